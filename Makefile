@@ -1,0 +1,108 @@
+# Roundhouse: everything a developer does. `make help` lists the targets; there are ten, and ten is the most.
+# What is built goes to bin/, what is downloaded or cached to .cache/; git ignores both.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two Go builds at once only fight for the same cores, and tests that measure time must not share them.
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BIN   := $(CURDIR)/bin
+CACHE := $(CURDIR)/.cache
+TOOLS := $(CACHE)/tools
+
+# A machine without HOME (a bare container) still has somewhere to put Go's caches.
+ifeq ($(strip $(HOME)),)
+export HOME := $(CACHE)/home
+endif
+export GOLANGCI_LINT_CACHE := $(CACHE)/golangci-lint
+# Tests find what they start here, wherever they run from.
+export ROUNDHOUSE_BIN := $(BIN)
+export HELM := $(TOOLS)/helm
+
+# Binaries are static. One value for building, linting and testing, or Go compiles Kubernetes twice; only the race
+# detector needs cgo.
+export CGO_ENABLED := 0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+
+# ARGS goes to what demo and bench start, TESTFLAGS to go test: make unit TESTFLAGS='-run TestFence -v'.
+ARGS ?=
+TESTFLAGS ?=
+
+ROOT_BINARIES := roundhouse-agent roundhouse-controller kubectl-roundhouse
+
+.PHONY: help
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: $(ROOT_BINARIES:%=$(BIN)/%) $(BIN)/roundhouse-controlplane $(BIN)/roundhouse-sandbox ## Build the binaries into bin/ (the control plane takes six minutes, once).
+
+.PHONY: generate
+generate: $(TOOLS)/controller-gen ## Regenerate deep copies and CRDs from api/.
+	$(TOOLS)/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
+	$(TOOLS)/controller-gen crd paths=./api/... output:crd:artifacts:config=config/crd
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint $(TOOLS)/helm ## Lint both Go modules, the chart and the tree; what lint says is an error.
+	hack/check-tree.sh
+	$(TOOLS)/golangci-lint run ./...
+	cd sandbox && $(TOOLS)/golangci-lint run --config ../.golangci.yml ./...
+	$(TOOLS)/helm lint --strict charts/roundhouse
+
+.PHONY: unit
+unit: require ## Test the root module under the race detector; no cluster, seconds once built.
+	CGO_ENABLED=1 go test -race -timeout 10m $(TESTFLAGS) ./...
+
+.PHONY: test
+test: unit lint build vm ## Everything: unit, lint, then the sandbox: real API server, end to end, VM.
+	cd sandbox && go test -p 1 -timeout 40m $(TESTFLAGS) ./...
+
+.PHONY: demo
+demo: build ## Play the demo on a real control plane; ARGS=--once ends by itself and fails if anything was not seen.
+	$(BIN)/roundhouse-sandbox demo $(ARGS)
+
+.PHONY: bench
+bench: build ## Measure, and print the table of docs/benchmarks.md with its baselines.
+	$(BIN)/roundhouse-sandbox bench $(ARGS)
+
+.PHONY: verify
+verify: generate ## Regenerate, and fail if that, or anything else, left the tree dirty.
+	hack/verify-clean.sh
+
+.PHONY: clean
+clean: ## Remove what was built and cached here; Go's own caches stay.
+	chmod -R u+w $(BIN) $(CACHE) 2>/dev/null || true
+	rm -rf $(BIN) $(CACHE)
+
+# Not for typing: what the targets above need.
+
+.PHONY: require
+require:
+	@hack/require.sh
+
+.PHONY: vm
+vm: require
+	hack/vm-setup.sh
+
+# go build does nothing when nothing changed, and knows that better than make.
+.PHONY: FORCE
+$(ROOT_BINARIES:%=$(BIN)/%): $(BIN)/%: FORCE | require
+	go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+
+$(BIN)/roundhouse-sandbox: FORCE | require
+	cd sandbox && go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/roundhouse-sandbox
+
+$(BIN)/roundhouse-controlplane: hack/build-controlplane.sh sandbox/go.mod sandbox/go.sum $(wildcard sandbox/cmd/roundhouse-controlplane/*.go) | require
+	hack/build-controlplane.sh
+	@touch $@
+
+# Pinned in go.tools.mod, built once; apart from go.mod so that a linter's dependencies never move ours.
+$(TOOLS)/golangci-lint: TOOL := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TOOLS)/controller-gen: TOOL := sigs.k8s.io/controller-tools/cmd/controller-gen
+$(TOOLS)/helm: TOOL := helm.sh/helm/v4/cmd/helm
+$(TOOLS)/%: go.tools.mod go.tools.sum | require
+	@echo "building $(@F) (once)"
+	@mkdir -p $(TOOLS)
+	go build -modfile=go.tools.mod -o $@ $(TOOL)
