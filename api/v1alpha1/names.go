@@ -1,0 +1,30 @@
+package v1alpha1
+
+// Keys that Roundhouse puts on objects of others. Nothing else on them is ever changed.
+const (
+	// TaintQuarantined keeps new pods off a node; its value is the Remediation that put it there.
+	TaintQuarantined = "roundhouse.dev/quarantined"
+	// DeviceTaintQuarantined is the key of the taint that a DeviceTaintRule of ours gives one device.
+	DeviceTaintQuarantined = "roundhouse.dev/quarantined"
+	// AnnotationClaim marks a Node as being worked on: "<remediation name>/<remediation UID>".
+	AnnotationClaim = "roundhouse.dev/claim"
+	// AnnotationPrior records, as a JSON object, the values that the claim's annotations replaced, so that they
+	// are restored when the claim ends.
+	AnnotationPrior = "roundhouse.dev/prior"
+	// AnnotationCheckpoint is when a pod last saved its work, RFC 3339; a job may keep it up to date. It may make an
+	// interruption cheaper, never put a deadline off.
+	AnnotationCheckpoint = "roundhouse.dev/last-checkpoint"
+	// LabelRemediation marks an object that belongs to a Remediation, by name.
+	LabelRemediation = "roundhouse.dev/remediation"
+	// FinalizerRemediation keeps a Remediation until what it put on is off again.
+	FinalizerRemediation = "roundhouse.dev/release"
+
+	// ConditionHealthy is the Node condition that the agent owns.
+	ConditionHealthy = "RoundhouseHealthy"
+	// ConditionReporting is the Node condition that the controller owns: whether the agent's word is fresh. Where it
+	// is not True, readers treat ConditionHealthy as Unknown.
+	ConditionReporting = "RoundhouseReporting"
+
+	// ImplicitBudget is the name of the budget that the controller keeps for nodes that no other budget selects.
+	ImplicitBudget = "implicit"
+)

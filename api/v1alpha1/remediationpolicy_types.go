@@ -1,0 +1,475 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// Mode is how far a policy may go.
+// +kubebuilder:validation:Enum=Observe;Quarantine;Remediate
+type Mode string
+
+// The modes. Observe changes nothing outside our own objects; Quarantine keeps new work off; Remediate drains and
+// repairs too.
+const (
+	ModeObserve    Mode = "Observe"
+	ModeQuarantine Mode = "Quarantine"
+	ModeRemediate  Mode = "Remediate"
+)
+
+// Response is what a rule does about a fault.
+// +kubebuilder:validation:Enum=Ignore;Quarantine;Repair
+type Response string
+
+// The responses. Ignore counts and shows, and never acts.
+const (
+	ResponseIgnore     Response = "Ignore"
+	ResponseQuarantine Response = "Quarantine"
+	ResponseRepair     Response = "Repair"
+)
+
+// When is when the disruptive part of a repair may begin.
+// +kubebuilder:validation:Enum=Now;Idle;Window
+type When string
+
+// The moments. Idle waits until no work would be lost; Window until a window of the policy is open.
+const (
+	WhenNow    When = "Now"
+	WhenIdle   When = "Idle"
+	WhenWindow When = "Window"
+)
+
+// AtDeadline is what happens when waiting has lasted too long.
+// +kubebuilder:validation:Enum=Escalate;Force
+type AtDeadline string
+
+// What happens at a deadline: a human is asked, or the repair begins (by the Eviction API all the same).
+const (
+	DeadlineEscalate AtDeadline = "Escalate"
+	DeadlineForce    AtDeadline = "Force"
+)
+
+// FaultScope says how much of a node a fault touches.
+// +kubebuilder:validation:Enum=Device;Node
+type FaultScope string
+
+// The scopes.
+const (
+	ScopeDevice FaultScope = "Device"
+	ScopeNode   FaultScope = "Node"
+)
+
+// NodeConditionMatch matches a condition of the Node that somebody else writes.
+type NodeConditionMatch struct {
+	// type is the condition's.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=316
+	Type string `json:"type"`
+	// status is the condition's status that counts as a fault.
+	// +kubebuilder:validation:Enum="True";"False";Unknown
+	Status corev1.ConditionStatus `json:"status"`
+	// for is how long it must have lasted, as a duration such as 2m.
+	// +optional
+	For metav1.Duration `json:"for,omitempty"`
+}
+
+// RuleMatch says which faults a rule is for; every field that is set must match.
+// +kubebuilder:validation:XValidation:rule="has(self.classes) || has(self.codes) || has(self.severities) || has(self.scope) || has(self.nodeConditions) || has(self.expression) || (has(self.any) && self.any)",message="match is empty: set classes, codes, severities, scope, nodeConditions or expression, or any: true for every fault"
+// +kubebuilder:validation:XValidation:rule="!has(self.any) || !self.any || !(has(self.classes) || has(self.codes) || has(self.severities) || has(self.scope) || has(self.nodeConditions) || has(self.expression))",message="any: true stands alone"
+type RuleMatch struct {
+	// any matches every fault the agent reports.
+	// +optional
+	Any bool `json:"any,omitempty"`
+	// classes are fault classes, one of which must be the fault's.
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=set
+	// +optional
+	Classes []FaultClass `json:"classes,omitempty"`
+	// codes are fault codes, one of which must be the fault's.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=64
+	// +listType=set
+	// +optional
+	Codes []string `json:"codes,omitempty"`
+	// severities are one of which must be the fault's.
+	// +kubebuilder:validation:MaxItems=3
+	// +listType=set
+	// +optional
+	Severities []Severity `json:"severities,omitempty"`
+	// scope is Device for faults of one device, Node for faults of the whole node.
+	// +optional
+	Scope FaultScope `json:"scope,omitempty"`
+	// nodeConditions are Node conditions, of any writer, one of which must hold.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +optional
+	NodeConditions []NodeConditionMatch `json:"nodeConditions,omitempty"`
+	// expression is CEL over fault (code, check, device, class, severity, recommended, count, ageSeconds) and node (name,
+	// labels), for what fields cannot say. It must give a bool.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Expression string `json:"expression,omitempty"`
+}
+
+// Rule says what to do about the faults it matches.
+// +kubebuilder:validation:XValidation:rule="self.response == 'Repair' ? has(self.ladder) && size(self.ladder) > 0 : !has(self.ladder)",message="ladder is required with response Repair, and only then"
+// +kubebuilder:validation:XValidation:rule="self.response == 'Repair' || (!has(self.when) && !has(self.deadline) && !has(self.atDeadline))",message="when, deadline and atDeadline go with response Repair"
+// +kubebuilder:validation:XValidation:rule="!has(self.when) || self.when == 'Now' || has(self.deadline)",message="when Idle or Window needs a deadline: every wait has one"
+type Rule struct {
+	// name is how the rule is called in explanations.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=64
+	Name string `json:"name"`
+	// match says which faults it is for.
+	Match RuleMatch `json:"match"`
+	// response is what to do.
+	Response Response `json:"response"`
+	// when is when the disruptive part may begin; Now without it.
+	// +optional
+	When When `json:"when,omitempty"`
+	// deadline is how long waiting lasts, as a duration such as 12h.
+	// +optional
+	Deadline *metav1.Duration `json:"deadline,omitempty"`
+	// atDeadline is what happens then; Escalate without it.
+	// +optional
+	AtDeadline AtDeadline `json:"atDeadline,omitempty"`
+	// ladder names the rungs to climb, the gentlest first; it is begun at the rung the fault recommends.
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=64
+	// +listType=atomic
+	// +optional
+	Ladder []string `json:"ladder,omitempty"`
+}
+
+// KeepServing says up to how many bad devices a node goes on with the rest.
+type KeepServing struct {
+	// upTo is a number of devices, or a percentage of the node's, rounded down.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 64 : self.matches('^([0-9]|[1-9][0-9]|100)%$')",message="must be a number from 0 to 64, or a percentage from 0% to 100%"
+	UpTo intstr.IntOrString `json:"upTo"`
+}
+
+// RepairNow says from how many bad devices the rest of the node is not waited for.
+type RepairNow struct {
+	// from is a number of devices, or a percentage of the node's, rounded down.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 64 : self.matches('^([1-9]|[1-9][0-9]|100)%$')",message="must be a number from 1 to 64, or a percentage from 1% to 100%"
+	From intstr.IntOrString `json:"from"`
+}
+
+// DeviceRatio says how many of a node's devices may be bad; it only brings the moment of a repair forward.
+type DeviceRatio struct {
+	// keepServing says up to how many bad devices the node goes on with the rest.
+	// +optional
+	KeepServing *KeepServing `json:"keepServing,omitempty"`
+	// repairNow says from how many bad devices the rest is worth less than the repair.
+	// +optional
+	RepairNow *RepairNow `json:"repairNow,omitempty"`
+	// smallestUsefulRequest is how many devices the smallest useful job asks for: 8 where jobs ask for whole nodes, and
+	// then one bad device is a bad node.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=64
+	// +optional
+	SmallestUsefulRequest *int32 `json:"smallestUsefulRequest,omitempty"`
+}
+
+// RungAction is what a rung does.
+// +kubebuilder:validation:Enum=ResetDevice;Reboot;Escalate
+type RungAction string
+
+// The actions of rungs. Escalate names a human and ends the ladder.
+const (
+	RungResetDevice RungAction = "ResetDevice"
+	RungReboot      RungAction = "Reboot"
+	RungEscalate    RungAction = "Escalate"
+)
+
+// Rung is a step that ladders are made of.
+// +kubebuilder:validation:XValidation:rule="self.action != 'Escalate' || has(self.message)",message="a rung that escalates needs a message: what the human should do"
+type Rung struct {
+	// name is how ladders call it.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=64
+	Name string `json:"name"`
+	// action is what it does.
+	Action RungAction `json:"action"`
+	// timeout is how long one attempt may take, from asking to the first completed round of checks after it.
+	// +optional
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// attempts is how often it is tried.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=8
+	// +optional
+	Attempts *int32 `json:"attempts,omitempty"`
+	// message says what the human should do, for Escalate.
+	// +kubebuilder:validation:MaxLength=512
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// InterruptionCost is what stopping a pod costs.
+// +kubebuilder:validation:Enum=Free;Cheap;Dear;Never
+type InterruptionCost string
+
+// The costs. Free is pre-warmed or idle; Cheap is replaced elsewhere at once; Dear loses work; Never is stopped only by
+// a human.
+const (
+	CostFree  InterruptionCost = "Free"
+	CostCheap InterruptionCost = "Cheap"
+	CostDear  InterruptionCost = "Dear"
+	CostNever InterruptionCost = "Never"
+)
+
+// WorkloadMatch says which pods a class is for; every field that is set must match.
+// +kubebuilder:validation:XValidation:rule="has(self.podSelector) || has(self.namespaces) || has(self.ownerKinds) || has(self.gang)",message="match is empty: set podSelector, namespaces, ownerKinds or gang"
+type WorkloadMatch struct {
+	// podSelector selects pods by label.
+	// +optional
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+	// namespaces are the namespaces it is for.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	// +optional
+	Namespaces []string `json:"namespaces,omitempty"`
+	// ownerKinds are kinds of the pod's controller, such as Job.
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	// +optional
+	OwnerKinds []string `json:"ownerKinds,omitempty"`
+	// gang is whether the pod runs only together with others.
+	// +optional
+	Gang *bool `json:"gang,omitempty"`
+}
+
+// WorkloadClass gives the pods it matches an interruption cost.
+type WorkloadClass struct {
+	// name is how the class is called in explanations.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=64
+	Name string `json:"name"`
+	// match says which pods it is for.
+	Match WorkloadMatch `json:"match"`
+	// cost is what stopping such a pod costs.
+	Cost InterruptionCost `json:"cost"`
+}
+
+// Drain says how pods are moved.
+type Drain struct {
+	// classes say what stopping a pod costs; the first that matches counts.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Classes []WorkloadClass `json:"classes,omitempty"`
+	// deadline is how long the eviction of pods may take before a human is asked; 1h without it.
+	// +optional
+	Deadline *metav1.Duration `json:"deadline,omitempty"`
+}
+
+// Verify says how a repair is proved.
+type Verify struct {
+	// settle is how long the node must be without the fault, after the first completed round of checks.
+	// +optional
+	Settle *metav1.Duration `json:"settle,omitempty"`
+	// timeout is how long verification may last before the repair has failed.
+	// +optional
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+}
+
+// Loop says when repairing the same hardware again and again ends.
+type Loop struct {
+	// maxRepairs is how many repairs one device (or node, for faults of the node) may have within window.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=50
+	// +optional
+	MaxRepairs *int32 `json:"maxRepairs,omitempty"`
+	// maxBoots is how many boots from any cause the node may have within window before it is not rebooted again.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=16
+	// +optional
+	MaxBoots *int32 `json:"maxBoots,omitempty"`
+	// window is how far back they are counted, such as 720h.
+	// +optional
+	Window *metav1.Duration `json:"window,omitempty"`
+}
+
+// SameSignature holds acts back when many nodes show the same fault at once: then it is rarely the hardware.
+type SameSignature struct {
+	// nodes is a number, or a percentage of the policy's nodes, rounded down.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 : self.matches('^([1-9]|[1-9][0-9]|100)%$')",message="must be a number of at least 1, or a percentage from 1% to 100%"
+	Nodes intstr.IntOrString `json:"nodes"`
+	// minNodes is how many nodes it takes at least.
+	// +kubebuilder:validation:Minimum=2
+	// +kubebuilder:validation:Maximum=10000
+	// +optional
+	MinNodes *int32 `json:"minNodes,omitempty"`
+	// window is how close together the faults must have begun, such as 10m.
+	// +optional
+	Window *metav1.Duration `json:"window,omitempty"`
+}
+
+// Brake says when the robot stops itself.
+type Brake struct {
+	// sameSignature holds acts back when many nodes show the same fault at once.
+	// +optional
+	SameSignature *SameSignature `json:"sameSignature,omitempty"`
+}
+
+// Window is a time of the week.
+type Window struct {
+	// days are the days on which it starts.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=7
+	// +kubebuilder:validation:items:Enum=Mon;Tue;Wed;Thu;Fri;Sat;Sun
+	// +listType=set
+	Days []string `json:"days"`
+	// start is the time of day, HH:MM.
+	// +kubebuilder:validation:Pattern=`^([01][0-9]|2[0-3]):[0-5][0-9]$`
+	// +kubebuilder:validation:MaxLength=5
+	Start string `json:"start"`
+	// end is the time of day, HH:MM; before start, it is on the next day.
+	// +kubebuilder:validation:Pattern=`^([01][0-9]|2[0-3]):[0-5][0-9]$`
+	// +kubebuilder:validation:MaxLength=5
+	End string `json:"end"`
+	// timeZone is an IANA name, such as Asia/Tokyo; UTC without it.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	TimeZone string `json:"timeZone,omitempty"`
+}
+
+// RemediationPolicySpec says what to do.
+// +kubebuilder:validation:XValidation:rule="!has(self.rules) || self.rules.all(r, !has(r.ladder) || r.ladder.all(l, has(self.rungs) && self.rungs.exists(s, s.name == l)))",message="a rule's ladder names a rung that is not in rungs"
+type RemediationPolicySpec struct {
+	// mode is how far it may go.
+	// +kubebuilder:default=Observe
+	// +optional
+	Mode Mode `json:"mode,omitempty"`
+	// nodeSelector selects the nodes it governs; empty ({}) selects every node.
+	NodeSelector metav1.LabelSelector `json:"nodeSelector"`
+	// priority decides between policies that select the same node: the highest governs. A tie is Conflicted, and its nodes
+	// are in Observe.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	// +optional
+	Priority int32 `json:"priority,omitempty"`
+	// rules say what to do; the first that matches counts. A fault that none matches is shown, never acted on.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Rules []Rule `json:"rules,omitempty"`
+	// devices says how many of a node's devices may be bad.
+	// +optional
+	Devices *DeviceRatio `json:"devices,omitempty"`
+	// rungs are the steps that ladders are made of.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Rungs []Rung `json:"rungs,omitempty"`
+	// drain says how pods are moved.
+	// +optional
+	Drain *Drain `json:"drain,omitempty"`
+	// verify says how a repair is proved.
+	// +optional
+	Verify *Verify `json:"verify,omitempty"`
+	// probation is how long a returned node is watched; a relapse in it climbs a rung. 24h without it.
+	// +optional
+	Probation *metav1.Duration `json:"probation,omitempty"`
+	// loop says when repairing again and again ends.
+	// +optional
+	Loop *Loop `json:"loop,omitempty"`
+	// brake says when the robot stops itself.
+	// +optional
+	Brake *Brake `json:"brake,omitempty"`
+	// windows are the times in which rules with when: Window may act.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +optional
+	Windows []Window `json:"windows,omitempty"`
+}
+
+// BrakeStatus is whether the robot has stopped itself.
+type BrakeStatus struct {
+	// state is Released or Holding.
+	// +kubebuilder:validation:Enum=Released;Holding
+	State string `json:"state"`
+	// signature is the fault code that many nodes show.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	Signature string `json:"signature,omitempty"`
+	// nodes counts them.
+	// +optional
+	Nodes int32 `json:"nodes,omitempty"`
+	// since is when it began to hold.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+	// releaseWhen says what releases it.
+	// +kubebuilder:validation:MaxLength=256
+	// +optional
+	ReleaseWhen string `json:"releaseWhen,omitempty"`
+}
+
+// The states of a brake.
+const (
+	BrakeReleased = "Released"
+	BrakeHolding  = "Holding"
+)
+
+// ConditionAccepted is the policy condition that says whether it can be followed.
+const ConditionAccepted = "Accepted"
+
+// RemediationPolicyStatus says whether the policy is followed.
+type RemediationPolicyStatus struct {
+	// observedGeneration is the generation this speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// matchedNodes counts the nodes it governs.
+	// +optional
+	MatchedNodes int32 `json:"matchedNodes"`
+	// conditions: Accepted is True with reason Valid, or False with Invalid or Conflicted, and its nodes are then in
+	// Observe.
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// brake is whether the robot has stopped itself.
+	// +optional
+	Brake *BrakeStatus `json:"brake,omitempty"`
+}
+
+// RemediationPolicy says what to do about which fault on which nodes, and how far to go.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=rp,categories=roundhouse
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=".spec.mode"
+// +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=".spec.priority"
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=".status.matchedNodes"
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=".status.conditions[?(@.type=='Accepted')].status"
+// +kubebuilder:printcolumn:name="Brake",type=string,JSONPath=".status.brake.state"
+// +kubebuilder:printcolumn:name="Why",type=string,JSONPath=".status.conditions[?(@.type=='Accepted')].message",priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=".metadata.creationTimestamp"
+type RemediationPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec says what to do.
+	Spec RemediationPolicySpec `json:"spec"`
+	// status says whether it is followed.
+	// +optional
+	Status RemediationPolicyStatus `json:"status,omitempty"`
+}
+
+// RemediationPolicyList is a list of RemediationPolicy.
+// +kubebuilder:object:root=true
+type RemediationPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []RemediationPolicy `json:"items"`
+}
