@@ -10,6 +10,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN   := $(CURDIR)/bin
 CACHE := $(CURDIR)/.cache
 TOOLS := $(CACHE)/tools
+# go test, whose closing lines also name the tests that were skipped, and why.
+GOTESTSUM := $(TOOLS)/gotestsum
 
 # A machine without HOME (a bare container) still has somewhere to put Go's caches.
 ifeq ($(strip $(HOME)),)
@@ -52,12 +54,12 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/helm ## Lint both Go modules, the chart an
 	$(TOOLS)/helm lint --strict charts/roundhouse
 
 .PHONY: unit
-unit: require ## Test the root module under the race detector; no cluster, seconds once built.
-	CGO_ENABLED=1 go test -race -timeout 10m $(TESTFLAGS) ./...
+unit: $(GOTESTSUM) ## Test the root module under the race detector; no cluster, seconds once built.
+	CGO_ENABLED=1 $(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -timeout 10m $(TESTFLAGS) ./...
 
 .PHONY: test
-test: unit lint build vm ## Everything: unit, lint, then the sandbox: real API server, end to end, VM.
-	cd sandbox && go test -p 1 -timeout 40m $(TESTFLAGS) ./...
+test: unit build lint vm ## Everything: unit, lint, then the sandbox: real API server, end to end, VM.
+	cd sandbox && $(GOTESTSUM) --format testname --format-hide-empty-pkg -- -p 1 -timeout 40m $(TESTFLAGS) ./...
 
 .PHONY: demo
 demo: build ## Play the demo on a real control plane; ARGS=--once ends by itself and fails if anything was not seen.
@@ -100,6 +102,7 @@ $(BIN)/roundhouse-controlplane: FORCE | require
 # Pinned in go.tools.mod, built once; apart from go.mod so that a linter's dependencies never move ours.
 $(TOOLS)/golangci-lint: TOOL := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 $(TOOLS)/controller-gen: TOOL := sigs.k8s.io/controller-tools/cmd/controller-gen
+$(TOOLS)/gotestsum: TOOL := gotest.tools/gotestsum
 $(TOOLS)/helm: TOOL := helm.sh/helm/v4/cmd/helm
 $(TOOLS)/%: go.tools.mod go.tools.sum | require
 	@echo "building $(@F) (once)"
