@@ -1,0 +1,108 @@
+// Package machine is the only door to hardware. What it offers is small on purpose: each interface is one thing that can
+// be read or done, reading is thin, and what was read is parsed by pure functions that are tested on captured files. Host
+// is the Linux implementation; package fake scripts the same interfaces in memory.
+//
+// Nothing here decides anything, and a read that fails is an error, never a healthy answer.
+package machine
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrLogDrained means that no kernel-log record is waiting; Wait says when there may be one.
+	ErrLogDrained = errors.New("no kernel-log record is waiting")
+	// ErrLogOverrun means that the kernel overwrote records before they were read. The reader stands on the oldest record
+	// that is left: count the loss and read on.
+	ErrLogOverrun = errors.New("kernel-log records were overwritten before they were read")
+	// ErrStuck means that a read or write did not come back before its deadline, or that an earlier one through the same
+	// door still has not.
+	ErrStuck = errors.New("the machine did not answer in time")
+	// ErrDown means that the machine is off or between two boots; only a fake says so.
+	ErrDown = errors.New("the machine is down")
+)
+
+// Booter tells which boot this is.
+type Booter interface {
+	// BootID is the kernel's boot ID, a UUID that changes with every start.
+	BootID(ctx context.Context) (string, error)
+	// BootTime is when the kernel started, to the second.
+	BootTime(ctx context.Context) (time.Time, error)
+}
+
+// Namer tells the machine's own name, which need not be its Node's.
+type Namer interface {
+	Hostname(ctx context.Context) (string, error)
+}
+
+// PCIReader lists what is on the PCI bus.
+type PCIReader interface {
+	// PCIDevices lists the devices that want accepts, by address. A nil want accepts all. want is asked with the fields of
+	// PCIID only, so that a host with a thousand functions costs one small read for each it does not care about.
+	PCIDevices(ctx context.Context, want func(PCIID) bool) ([]PCIDevice, error)
+}
+
+// NVIDIAReader reads what the NVIDIA kernel driver publishes under /proc, which stays readable when NVML hangs.
+type NVIDIAReader interface {
+	// NVIDIAGPUs lists the GPUs the driver holds. No driver is an empty list, not an error.
+	NVIDIAGPUs(ctx context.Context) ([]NVIDIAGPU, error)
+}
+
+// LogOpener opens the kernel log.
+type LogOpener interface {
+	// OpenLog opens the kernel log at the oldest record the kernel still has.
+	OpenLog(ctx context.Context) (LogReader, error)
+}
+
+// LogReader reads kernel-log records in the form of /dev/kmsg, one at a time.
+type LogReader interface {
+	// TryRead copies the next record into buf and never blocks. It answers ErrLogDrained when none is waiting, and
+	// ErrLogOverrun when some were lost. MaxLogRecord bytes always suffice.
+	TryRead(buf []byte) (int, error)
+	// Wait returns nil when a record may be waiting, or the context's error.
+	Wait(ctx context.Context) error
+	Close() error
+}
+
+// MaxLogRecord is a size of buffer that holds every record: the kernel formats one into at most
+// PRINTK_MESSAGE_MAX (2048) bytes, 8192 before Linux 6.4 (kernel/printk/internal.h, CONSOLE_EXT_LOG_MAX).
+const MaxLogRecord = 8192
+
+// Store keeps small files of state across restarts of the agent and of the machine.
+type Store interface {
+	// Load returns what was last saved under the name, or an error that is fs.ErrNotExist.
+	Load(ctx context.Context, name string) ([]byte, error)
+	// Save replaces what is stored under the name, atomically and durably: after a crash at any point either the old or
+	// the new content is there, whole.
+	Save(ctx context.Context, name string, data []byte) error
+}
+
+// Rebooter restarts the machine.
+type Rebooter interface {
+	// Reboot asks for a restart and returns only when none came: with the reason, or with the context's error.
+	Reboot(ctx context.Context) error
+}
+
+// Machine is all of it. Declare the parts you use; only wiring needs the whole.
+type Machine interface {
+	Booter
+	Namer
+	PCIReader
+	NVIDIAReader
+	LogOpener
+	Store
+	Rebooter
+}
+
+// Priorities of kernel-log records: facility times 8 plus level. What the kernel itself logs has facility 0; what a
+// process writes to /dev/kmsg the kernel marks with another, 1 unless the process names one (devkmsg_write in
+// kernel/printk/printk.c).
+const (
+	// KernelPriority is the kernel's own, at level warning.
+	KernelPriority = 4
+	// InjectedPriority is a process's, at level warning.
+	InjectedPriority = 12
+)
