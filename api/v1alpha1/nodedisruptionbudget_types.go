@@ -7,7 +7,7 @@ import (
 )
 
 // TaintMatch selects taints of others that say that a node is out.
-// +kubebuilder:validation:XValidation:rule="!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ”",message="value must be empty when operator is Exists"
+// +kubebuilder:validation:XValidation:rule="!has(self.operator) || self.operator != 'Exists' || !has(self.value) || size(self.value) == 0",message="value must be empty when operator is Exists"
 type TaintMatch struct {
 	// key is the taint's key.
 	// +kubebuilder:validation:MinLength=1
