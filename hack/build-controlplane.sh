@@ -10,7 +10,9 @@
 # There is no -trimpath: with it the compiler's cache could not be shared with
 # `go vet` and `go test` in sandbox/, which would compile Kubernetes a second time.
 #
-# KUBE_VERSION of the components comes from sandbox/go.mod. They must be told at
+# CGO_ENABLED is what the Makefile exports, for the same reason.
+#
+# The version that the components report comes from sandbox/go.mod and must be set at
 # link time: a server that reports v0.0.0 is refused by kubectl and by every client
 # that looks at the minor version.
 set -euo pipefail
@@ -20,6 +22,7 @@ out=$root/bin/roundhouse-controlplane
 stamp=$root/bin/.roundhouse-controlplane.stamp
 pkg=./cmd/roundhouse-controlplane
 cd "$root/sandbox"
+export CGO_ENABLED=0
 
 version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
 major=${version#v} major=${major%%.*}
@@ -32,7 +35,7 @@ ldflags+=" -X $base.gitCommit=module-$version -X $base.gitTreeState=clean"
 
 inputs=$(
 	go version
-	echo "$ldflags"
+	echo "$ldflags CGO_ENABLED=$CGO_ENABLED"
 	go list -deps -f '{{with .Module}}{{.Path}} {{.Version}} {{with .Replace}}{{.Path}} {{.Version}}{{end}}{{end}}' "$pkg" | sort -u
 	cat "$pkg"/main.go
 )

@@ -16,9 +16,12 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// stopGrace is how long one component may take to end before it is killed. Nothing
-// of value is lost then: the data goes away with the process.
-const stopGrace = 5 * time.Second
+// stopGrace is how long components may take to end by themselves before they are
+// killed. It is short because nothing of value is lost: the data goes away with them.
+const stopGrace = 250 * time.Millisecond
+
+// cleanTimeout bounds the clean-up after a start that failed.
+const cleanTimeout = 10 * time.Second
 
 // startAttempts bounds how often Start begins again because another program took a
 // port between the moment it was found free and the moment it was wanted.
@@ -80,7 +83,7 @@ func start(ctx context.Context, binary string, options Options, began time.Time)
 	}
 	if err := cp.bringUp(ctx, binary); err != nil {
 		// The caller's context may be what ended the start; the clean-up still has to run.
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 		defer cancel()
 		return nil, errors.Join(err, cp.Stop(clean))
 	}
@@ -280,11 +283,10 @@ func (cp *ControlPlane) PIDs() map[Component]int {
 	return out
 }
 
-// Stop ends every component, in the reverse order of their start, and removes what
-// Start wrote; of a directory that the caller named, the logs stay. Each component
-// has a few seconds to end by itself, and less when ctx ends sooner; then it is
-// killed. After Stop no process is left, whatever it returns. Stop may be called
-// more than once.
+// Stop ends every component and removes what Start wrote; of a directory that the
+// caller named, the logs stay. The components have a moment to end by themselves,
+// and none when ctx has ended; then they are killed. After Stop no process is left,
+// whatever it returns. Stop may be called more than once.
 func (cp *ControlPlane) Stop(ctx context.Context) error {
 	cp.stopOnce.Do(func() { cp.stopErr = cp.stop(ctx) })
 	return cp.stopErr
@@ -295,9 +297,22 @@ func (cp *ControlPlane) stop(ctx context.Context) error {
 	cp.mu.Lock()
 	processes := cp.processes
 	cp.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, stopGrace)
+	defer cancel()
 	var errs []error
+	for _, p := range processes {
+		if p.component != Etcd { // the API server's last writes need it, and it has nothing to save
+			errs = append(errs, p.terminate())
+		}
+	}
 	for i := len(processes) - 1; i >= 0; i-- {
-		errs = append(errs, processes[i].stop(ctx, stopGrace))
+		if p := processes[i]; p.component != Etcd {
+			select {
+			case <-p.exited:
+			case <-ctx.Done():
+			}
+		}
+		errs = append(errs, processes[i].kill())
 	}
 	return errors.Join(append(errs, cp.removeFiles())...)
 }
@@ -340,6 +355,6 @@ func freePorts() (ports, error) {
 
 // portTaken tells whether a start failed because a port was no longer free.
 func portTaken(err error) bool {
-	var failed *startError
+	var failed *failedError
 	return errors.As(err, &failed) && strings.Contains(failed.tail, "address already in use")
 }

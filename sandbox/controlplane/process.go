@@ -108,20 +108,16 @@ func probe(ctx context.Context, client *http.Client, url string) error {
 	return nil
 }
 
-// stop ends the process: politely, and after grace or the end of ctx by force. It
-// returns once the process is gone, so that nothing outlives it.
-func (p *process) stop(ctx context.Context, grace time.Duration) error {
+// terminate asks the process to end by itself.
+func (p *process) terminate() error {
 	if err := p.signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("asking %s to end: %w", p.component, err)
 	}
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
-	select {
-	case <-p.exited:
-		return nil
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	return nil
+}
+
+// kill ends the process and returns once it is gone.
+func (p *process) kill() error {
 	if err := p.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("killing %s: %w", p.component, err)
 	}
@@ -129,22 +125,22 @@ func (p *process) stop(ctx context.Context, grace time.Duration) error {
 	return nil
 }
 
-// startError is a component that did not become ready, with the end of its log.
-type startError struct {
+// failedError is a component that did not become ready or ended by itself, with the
+// end of its log: the log itself may be gone by the time somebody reads the error.
+type failedError struct {
 	component Component
 	cause     error
-	logPath   string
 	tail      string
 }
 
-func (e *startError) Error() string {
-	return fmt.Sprintf("%s did not become ready: %v\nthe end of %s:\n%s", e.component, e.cause, e.logPath, e.tail)
+func (e *failedError) Error() string {
+	return fmt.Sprintf("%s failed: %v\nits log ends with:\n%s", e.component, e.cause, e.tail)
 }
 
-func (e *startError) Unwrap() error { return e.cause }
+func (e *failedError) Unwrap() error { return e.cause }
 
 func (p *process) failure(cause error) error {
-	return &startError{component: p.component, cause: cause, logPath: p.logPath, tail: tailOf(p.logPath)}
+	return &failedError{component: p.component, cause: cause, tail: tailOf(p.logPath)}
 }
 
 // tailOf reads the last part of a log; when it cannot, it says so in its place,
