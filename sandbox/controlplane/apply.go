@@ -185,10 +185,9 @@ func (a *applier) waitEstablished(ctx context.Context, crds []*unstructured.Unst
 // established reads a CRD's conditions; names that clash with another's are an error,
 // because waiting does not help.
 func established(crd *unstructured.Unstructured) (bool, error) {
-	conditions, _, err := unstructured.NestedSlice(crd.Object, "status", "conditions")
-	if err != nil {
-		return false, fmt.Errorf("reading the conditions of CRD %s: %w", crd.GetName(), err)
-	}
+	// A CRD that was created a moment ago has "conditions": null.
+	status, _ := crd.Object["status"].(map[string]any)
+	conditions, _ := status["conditions"].([]any)
 	done := false
 	for _, c := range conditions {
 		condition, _ := c.(map[string]any)
