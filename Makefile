@@ -89,10 +89,10 @@ vm: require
 # static; the sandbox is built as a plain `go test` builds it, or Go would compile Kubernetes once for each.
 .PHONY: FORCE
 $(ROOT_BINARIES:%=$(BIN)/%): $(BIN)/%: FORCE | require
-	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+	CGO_ENABLED=0 go build -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
 $(BIN)/roundhouse-sandbox: FORCE | require
-	cd sandbox && go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/roundhouse-sandbox
+	cd sandbox && go build -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/roundhouse-sandbox
 
 $(BIN)/roundhouse-controlplane: FORCE | require
 	hack/build-controlplane.sh
@@ -105,4 +105,4 @@ $(TOOLS)/helm: TOOL := helm.sh/helm/v4/cmd/helm
 $(TOOLS)/%: go.tools.mod go.tools.sum | require
 	@echo "building $(@F) (once)"
 	@mkdir -p $(TOOLS)
-	go build -modfile=go.tools.mod -o $@ $(TOOL)
+	go build -buildvcs=false -modfile=go.tools.mod -o $@ $(TOOL)
