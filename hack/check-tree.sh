@@ -37,6 +37,13 @@ done | complain "main parses flags and runs a testable object; over 100 lines it
 go_files | xargs -r grep -nE '\bt\.Skip(Now)?\(\)' |
 	complain "a skipped test prints its reason: t.Skip(\"why\") or t.Skipf, and never t.SkipNow:" || bad=1
 
+git ls-files --cached --others --exclude-standard -- '*.md' | sort -u | while read -r file; do
+	[ -f "$file" ] || continue
+	grep -oE '\]\([^)#: ]+[)#]' "$file" | sed 's/^](//; s/[)#]$//' | while read -r link; do
+		[ -e "$(dirname "$file")/$link" ] || echo "$file: $link"
+	done
+done | complain "a link in the documentation leads nowhere:" || bad=1
+
 targets="$(grep -cE '^[a-z]+:.*## ' Makefile)"
 [ "$targets" -le 10 ] || echo "$targets targets" | complain "make help has ten lines at most:" || bad=1
 
