@@ -58,6 +58,24 @@ func (d Device) defaulted() (Device, error) {
 	return d, nil
 }
 
+// defaultedDevices returns all with their defaults, and refuses two of one ID.
+func defaultedDevices(all []Device) ([]Device, error) {
+	seen := map[string]bool{}
+	out := make([]Device, 0, len(all))
+	for _, d := range all {
+		d, err := d.defaulted()
+		if err != nil {
+			return nil, err
+		}
+		if seen[d.ID] {
+			return nil, fmt.Errorf("device ID %q is there twice", d.ID)
+		}
+		seen[d.ID] = true
+		out = append(out, d)
+	}
+	return out, nil
+}
+
 // port is the name of the device's root port.
 func (d Device) port() string { return "port-" + d.ID }
 

@@ -65,19 +65,27 @@ func (v *VM) ReadLink(ctx context.Context, path string) (string, error) {
 	return string(reply.Data), err
 }
 
-// WriteFile writes and syncs a file of the guest, making its directory. It replaces a file in place.
+// WriteFile writes and syncs a file of the guest, making its directory. It replaces a file in place. The way there is a
+// serial port, good for some tens of kilobytes a second.
 func (v *VM) WriteFile(ctx context.Context, path string, data []byte) error {
 	_, err := v.control.call(ctx, wire.Request{Op: wire.OpWrite, Path: path, Data: data})
 	return err
 }
 
-// AgentStatus tells whether the agent runs, how often it was started in this boot, how it last ended, and its log.
+// AgentStatus tells whether the agent runs, how often it was started in this boot, and how it last ended.
 func (v *VM) AgentStatus(ctx context.Context) (AgentStatus, error) {
 	reply, err := v.control.ask(ctx, wire.Request{Op: wire.OpAgent})
 	if err != nil || reply.Agent == nil {
 		return AgentStatus{}, err
 	}
 	return *reply.Agent, nil
+}
+
+// AgentLog returns the end of what the agent wrote to its standard output and error since the guest's last boot. Console
+// has that of earlier boots.
+func (v *VM) AgentLog(ctx context.Context) (string, error) {
+	reply, err := v.control.ask(ctx, wire.Request{Op: wire.OpLog})
+	return string(reply.Data), err
 }
 
 // SignalAgent sends a signal to the agent, SIGKILL for a crash. Init will start it again.

@@ -24,7 +24,7 @@ const (
 
 // kernelArgs are the guest's command line. Everything after the console saves time on an emulated processor, and
 // nothing of it changes what an agent sees. The console shows errors and worse; all the rest is in /dev/kmsg.
-const kernelArgs = "console=ttyS0 loglevel=4 tsc=reliable no_timer_check mitigations=off nokaslr random.trust_cpu=on"
+const kernelArgs = "console=ttyS0 loglevel=4 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on"
 
 // qemu is one running QEMU process.
 type qemu struct {

@@ -6,10 +6,13 @@ package vm
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,7 +44,7 @@ type Options struct {
 	// Agent is kept running; none if its Binary is empty.
 	Agent Agent
 	// Files are put into the guest at each boot, by their absolute paths, with mode 0600. They lie in memory: what the
-	// guest changes is back at its next boot, except below StateDir, where they would be hidden by the disk.
+	// guest changes is back at its next boot. None may lie below StateDir, where the disk would hide it.
 	Files map[string][]byte
 	// Devices stand for GPUs. Default one, named gpu0.
 	Devices []Device
@@ -93,20 +96,34 @@ func (o Options) defaulted() (Options, error) {
 		return o, fmt.Errorf("%d devices: the board has room for %d", len(o.Devices), maxDevices)
 	}
 	for name := range o.Files {
-		if !strings.HasPrefix(name, "/") {
+		switch {
+		case !strings.HasPrefix(name, "/"):
 			return o, fmt.Errorf("file %q: want an absolute path in the guest", name)
+		case strings.HasPrefix(path.Clean(name), StateDir+"/"):
+			return o, fmt.Errorf("file %q: it would be hidden by the disk; write it with WriteFile once the guest is up", name)
 		}
 	}
-	devices := make([]Device, 0, len(o.Devices))
-	for _, d := range o.Devices {
-		d, err := d.defaulted()
-		if err != nil {
-			return o, err
-		}
-		devices = append(devices, d)
+	var err error
+	if o.Devices, err = defaultedDevices(o.Devices); err != nil {
+		return o, err
 	}
-	o.Devices = devices
-	return o, nil
+	return o, o.Agent.check()
+}
+
+// check refuses a binary that could not run in the guest, where it would fail with a puzzling "no such file".
+func (a Agent) check() error {
+	if a.Binary == "" {
+		return nil
+	}
+	f, err := elf.Open(a.Binary)
+	if err != nil {
+		return fmt.Errorf("looking at the agent: %w", err)
+	}
+	defer f.Close()
+	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		return fmt.Errorf("the agent %s needs libraries: build it static, CGO_ENABLED=0", a.Binary)
+	}
+	return nil
 }
 
 // Start boots a machine and returns when its init is up. ctx bounds the boot only: the machine runs until Stop, or until

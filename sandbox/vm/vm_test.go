@@ -40,11 +40,11 @@ func start(t *testing.T, o Options) (context.Context, *VM) {
 	}
 	t.Logf("up after %v", time.Since(began).Round(10*time.Millisecond))
 	t.Cleanup(func() {
+		if t.Failed() { // Stop may remove what the console wrote
+			t.Logf("console:\n%s", v.Console())
+		}
 		if err := v.Stop(context.WithoutCancel(ctx)); err != nil {
 			t.Errorf("stopping: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("console:\n%s", v.Console())
 		}
 	})
 	return ctx, v
@@ -206,7 +206,7 @@ func facilitiesDiffer(t *testing.T, ctx context.Context, v *VM) {
 }
 
 func serialKeepsData(t *testing.T, ctx context.Context, v *VM) {
-	want := make([]byte, 256<<10)
+	want := make([]byte, 32<<10)
 	if _, err := rand.Read(want); err != nil {
 		t.Fatal(err)
 	}
@@ -323,8 +323,8 @@ func TestAgentIsKeptRunning(t *testing.T) {
 		Env:    []string{"NODE_NAME=gpu-vm"},
 	}})
 	first := awaitAgent(t, ctx, v, 1)
-	if want := "stub: args [--flag=value] node gpu-vm\n"; first.Log != want {
-		t.Errorf("log = %q, want %q", first.Log, want)
+	if got, want := must[string](t)(v.AgentLog(ctx)), "stub: args [--flag=value] node gpu-vm\n"; got != want {
+		t.Errorf("log = %q, want %q", got, want)
 	}
 	if err := v.SignalAgent(ctx, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -369,7 +369,7 @@ func awaitAgent(t *testing.T, ctx context.Context, v *VM, n int) AgentStatus {
 	var s AgentStatus
 	eventually(t, fmt.Sprintf("start %d of the agent", n), func() bool {
 		s = must[AgentStatus](t)(v.AgentStatus(ctx))
-		return s.Starts == n && s.PID != 0 && strings.Count(s.Log, "\n") == n
+		return s.Starts == n && s.PID != 0 && strings.Count(must[string](t)(v.AgentLog(ctx)), "\n") == n
 	})
 	return s
 }

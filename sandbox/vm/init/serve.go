@@ -102,6 +102,8 @@ func (s *server) answer(req wire.Request, reply *wire.Reply) (err error) {
 	case wire.OpAgent:
 		status := s.agent.snapshot()
 		reply.Agent = &status
+	case wire.OpLog:
+		reply.Data = s.agent.tail()
 	case wire.OpSignal:
 		return s.agent.signal(req.Signal)
 	case wire.OpFetch:

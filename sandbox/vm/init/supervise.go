@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ const (
 	// restartDelay is shorter than a kubelet's back-off, because the tests that kill the agent wait for it.
 	restartDelay = 500 * time.Millisecond
 	// logKept bounds what is kept of the agent's output.
-	logKept = 256 << 10
+	logKept = 128 << 10
 )
 
 // supervisor keeps one process running, and reaps whatever else process 1 inherits.
@@ -144,9 +145,14 @@ func (s *supervisor) keep(line []byte) {
 func (s *supervisor) snapshot() wire.AgentStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	status := s.status
-	status.Log = string(s.log)
-	return status
+	return s.status
+}
+
+// tail returns a copy of the kept log.
+func (s *supervisor) tail() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.log)
 }
 
 // signal sends sig to the process, and refuses when it is not running: PID 0 would be our own process group.

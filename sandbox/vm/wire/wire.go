@@ -56,6 +56,7 @@ const (
 	OpKmsg   Op = "kmsg"   // Data is written as one record into /dev/kmsg
 	OpKernel Op = "kernel" // the records of /dev/kmsg, oldest first
 	OpAgent  Op = "agent"  // the AgentStatus
+	OpLog    Op = "log"    // the end of what the agent wrote since the boot
 	OpSignal Op = "signal" // Signal is sent to the agent
 	OpFetch  Op = "fetch"  // a TLS request to the URL in Path, for ServerName, trusting the certificates in Data
 	OpReboot Op = "reboot" // reboot(2), as the agent would call it
@@ -88,8 +89,6 @@ type AgentStatus struct {
 	Starts int `json:"starts"`
 	// LastExit says how it last ended, in words, and is empty if it never did.
 	LastExit string `json:"lastExit,omitempty"`
-	// Log is the end of what it wrote to its standard output and error since the boot.
-	Log string `json:"log,omitempty"`
 }
 
 // Err returns the reply's error, or nil.
