@@ -7,6 +7,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -18,8 +19,17 @@ const nodeNameClaim = "authentication.kubernetes.io/node-name"
 func addNode(t *testing.T, name string) *corev1.Node {
 	t.Helper()
 	nodes := shared.client.CoreV1().Nodes()
-	_, err := nodes.Create(t.Context(), &corev1.Node{
+	room := corev1.ResourceList{
+		corev1.ResourceCPU:    resource.MustParse("64"),
+		corev1.ResourceMemory: resource.MustParse("256Gi"),
+		corev1.ResourcePods:   resource.MustParse("110"),
+	}
+	node, err := nodes.Create(t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}},
+		Status: corev1.NodeStatus{
+			Capacity: room, Allocatable: room,
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}},
+		},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -29,15 +39,6 @@ func addNode(t *testing.T, name string) *corev1.Node {
 			t.Errorf("deleting node %s: %v", name, err)
 		}
 	})
-	// A patch, because controllers write to a new node at once.
-	node, err := nodes.PatchStatus(t.Context(), name, []byte(`{"status": {
-		"capacity":    {"cpu": "64", "memory": "256Gi", "pods": "110"},
-		"allocatable": {"cpu": "64", "memory": "256Gi", "pods": "110"},
-		"conditions":  [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]
-	}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
 	return node
 }
 

@@ -3,7 +3,6 @@ package controlplane
 import (
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // inflight is the API server's limit on requests at once, of each kind. Upstream's
@@ -88,6 +87,9 @@ func apiServerArgs(o Options, keys *pki, p ports) map[string]string {
 	if len(o.FeatureGates) > 0 {
 		args["feature-gates"] = switches(o.FeatureGates)
 	}
+	if o.WithoutNodeLifecycle {
+		args["disable-admission-plugins"] = "TaintNodesByCondition"
+	}
 	if len(o.RuntimeConfig) > 0 {
 		args["runtime-config"] = switches(o.RuntimeConfig)
 	}
@@ -110,7 +112,7 @@ func controllerManagerArgs(o Options, keys *pki, p ports, kubeconfig string) map
 		"use-service-account-credentials":  "true",
 		"service-account-private-key-file": keys.file("service-account.key"),
 		"root-ca-file":                     keys.file("ca.crt"),
-		"controllers":                      strings.Join(o.Controllers, ","),
+		"controllers":                      o.controllers(),
 		"node-monitor-grace-period":        o.NodeMonitorGracePeriod.String(),
 	}
 	for _, busy := range []string{

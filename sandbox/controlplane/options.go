@@ -47,13 +47,16 @@ type Options struct {
 	// NodeMonitorGracePeriod is how long a node may be silent before it is NotReady.
 	// Zero means 24 hours: simulated nodes renew no leases.
 	NodeMonitorGracePeriod time.Duration
-	// WithoutNodeLifecycle leaves the node-lifecycle controller out altogether. It
-	// also is what turns conditions into node.kubernetes.io taints, so a fleet that
-	// can afford it should keep it.
+	// WithoutNodeLifecycle leaves the node-lifecycle controller out, and with it the
+	// node.kubernetes.io taints: those that it makes of conditions, and the not-ready
+	// one that admission puts on a new node and only this controller takes off. Its
+	// price is one write a node; a fleet that can afford that should keep it.
 	WithoutNodeLifecycle bool
-	// Controllers overrides the controller manager's --controllers, for example
-	// {"*", "-podgroup-protection-controller"}. It replaces WithoutNodeLifecycle.
-	Controllers []string
+	// WithoutControllers names further controllers of the controller manager to leave
+	// out, such as "podgroup-protection-controller". The ttl-controller always is: it
+	// tells kubelets how long to cache secrets, and writes to every node whenever the
+	// number of nodes passes another of its steps.
+	WithoutControllers []string
 	// ConcurrentSyncs is the number of workers of each busy controller; zero means 20.
 	ConcurrentSyncs int
 
@@ -93,13 +96,19 @@ func (o Options) withDefaults() Options {
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
-	if len(o.Controllers) == 0 {
-		o.Controllers = []string{"*"}
-		if o.WithoutNodeLifecycle {
-			o.Controllers = append(o.Controllers, "-node-lifecycle-controller")
-		}
-	}
 	return o
+}
+
+// controllers is the value of --controllers.
+func (o Options) controllers() string {
+	out := []string{"*", "-ttl-controller"}
+	if o.WithoutNodeLifecycle {
+		out = append(out, "-node-lifecycle-controller")
+	}
+	for _, name := range o.WithoutControllers {
+		out = append(out, "-"+name)
+	}
+	return strings.Join(out, ",")
 }
 
 // components lists what these options start, in order.
