@@ -42,6 +42,8 @@ type ForeignClaim struct {
 	What string
 	// Since is when it began; zero where the mark does not say.
 	Since time.Time
+	// InProgress says that the node is being worked on, and so counts as out; otherwise we are only told to keep off.
+	InProgress bool
 }
 
 // String says it in a sentence.
@@ -56,11 +58,15 @@ func (c ForeignClaim) String() string {
 func Foreign(node *corev1.Node) []ForeignClaim {
 	var claims []ForeignClaim
 	for _, read := range []func(*corev1.Node) (ForeignClaim, bool){
-		maintenance, kured, clusterAPI, karpenter, autoscaler, driverUpgrade, excluded,
+		maintenance, kured, clusterAPI, karpenter, autoscaler, driverUpgrade,
 	} {
 		if claim, ok := read(node); ok {
+			claim.InProgress = true
 			claims = append(claims, claim)
 		}
+	}
+	if node.Labels[LabelExcludeFromRemediation] == asked {
+		claims = append(claims, ForeignClaim{By: "a human", What: "label " + LabelExcludeFromRemediation})
 	}
 	return claims
 }
@@ -138,13 +144,6 @@ func driverUpgrade(node *corev1.Node) (ForeignClaim, bool) {
 	return ForeignClaim{By: "GPU operator driver upgrade", What: LabelDriverUpgrade + "=" + state}, true
 }
 
-func excluded(node *corev1.Node) (ForeignClaim, bool) {
-	if node.Labels[LabelExcludeFromRemediation] != asked {
-		return ForeignClaim{}, false
-	}
-	return ForeignClaim{By: "a human", What: "label " + LabelExcludeFromRemediation}, true
-}
-
 // ForeignLease says whether a medik8s Lease is held now, and by whom. Lapsed Leases hold nothing; one whose times are
 // missing never lapses, which keeps us off.
 func ForeignLease(lease *coordinationv1.Lease, now time.Time) (ForeignClaim, bool) {
@@ -152,8 +151,9 @@ func ForeignLease(lease *coordinationv1.Lease, now time.Time) (ForeignClaim, boo
 		return ForeignClaim{}, false
 	}
 	claim := ForeignClaim{
-		By:   *lease.Spec.HolderIdentity,
-		What: fmt.Sprintf("Lease %s/%s", lease.Namespace, lease.Name),
+		By:         *lease.Spec.HolderIdentity,
+		What:       fmt.Sprintf("Lease %s/%s", lease.Namespace, lease.Name),
+		InProgress: true,
 	}
 	if lease.Spec.AcquireTime != nil {
 		claim.Since = lease.Spec.AcquireTime.Time

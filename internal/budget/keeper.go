@@ -1,0 +1,276 @@
+package budget
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/claim"
+)
+
+// ErrActing says that slots are not freed because the Remediation acts, or the Node still carries its claim.
+var ErrActing = errors.New("the remediation still acts on the node")
+
+// errMoved says that a budget was changed by a human, or re-created, while we asked: everything is read again.
+var errMoved = errors.New("the budget changed while a slot was taken")
+
+const (
+	// maxRounds bounds how often everything is read again, maxSwaps how often one budget is.
+	maxRounds = 3
+	maxSwaps  = 8
+)
+
+// holder is the Remediation that a slot belongs to.
+type holder struct {
+	name    string
+	uid     types.UID
+	node    string
+	nodeUID types.UID
+}
+
+func holderOf(remediation *v1alpha1.Remediation) holder {
+	return holder{
+		name: remediation.Name, uid: remediation.UID,
+		node: remediation.Spec.Node, nodeUID: types.UID(remediation.Spec.NodeUID),
+	}
+}
+
+// holds says whether a reservation is the holder's.
+func (h holder) holds(r v1alpha1.Reservation) bool {
+	return r.RemediationUID == string(h.uid)
+}
+
+// claims says whether a node carries the holder's claim.
+func (h holder) claims(node *corev1.Node) bool {
+	name, uid, ok := claim.Ours(node)
+	return ok && name == h.name && uid == h.uid
+}
+
+// request is one asking for slots.
+type request struct {
+	node        *corev1.Node
+	remediation *v1alpha1.Remediation
+	devices     int32
+}
+
+func (k *Keeper) reserve(ctx context.Context, r request) (Verdict, error) {
+	if string(r.node.UID) != r.remediation.Spec.NodeUID || r.node.Name != r.remediation.Spec.Node {
+		return Verdict{Reason: ReasonNodeChanged, Message: "the node of this name is not the one the remediation speaks of",
+			WouldChange: "nothing: the remediation ends"}, nil
+	}
+	// One at a time in this process: the others would only lose the swap. Two processes meet at the API server.
+	k.taking.Lock()
+	defer k.taking.Unlock()
+	nodes, err := k.nodes(ctx)
+	if err != nil {
+		return Verdict{}, err
+	}
+	if verdict, refused := k.refusedByCache(ctx, r, nodes); refused {
+		return verdict, nil
+	}
+	for range maxRounds {
+		verdict, err := k.reserveLive(ctx, r, nodes)
+		if !errors.Is(err, errMoved) {
+			return verdict, err
+		}
+	}
+	return contended("the budgets"), nil
+}
+
+func contended(what string) Verdict {
+	return Verdict{Reason: ReasonContended, Message: "others changed " + what + " each time; nothing was taken",
+		WouldChange: "the next try"}
+}
+
+// refusedByCache refuses from the cache alone, where it can. It never grants. What the Remediation may hold already is
+// left to the live path, which also gives it back.
+func (k *Keeper) refusedByCache(ctx context.Context, r request, nodes []*corev1.Node) (Verdict, bool) {
+	list := &v1alpha1.NodeDisruptionBudgetList{}
+	if err := k.options.Client.List(ctx, list); err != nil {
+		return Verdict{}, false
+	}
+	all := readGuards(list.Items)
+	holder := holderOf(r.remediation)
+	selecting := all.selecting(r.node.Labels)
+	for _, budget := range selecting {
+		if slices.ContainsFunc(budget.Status.Reservations, holder.holds) {
+			return Verdict{}, false
+		}
+	}
+	for _, budget := range selecting {
+		if budget.Status.RebuiltFor != string(budget.UID) {
+			return Verdict{}, false
+		}
+		if verdict := decide(k.snapshot(budget, all, r, nodes)); !verdict.Granted {
+			return verdict, true
+		}
+	}
+	return Verdict{}, false
+}
+
+func (k *Keeper) snapshot(budget *v1alpha1.NodeDisruptionBudget, all guards, r request, nodes []*corev1.Node) snapshot {
+	return snapshot{
+		budget: budget, selects: all.selectsNode(budget.Name), nodes: nodes, node: r.node,
+		holder: holderOf(r.remediation), devices: r.devices, deviceOf: k.options.DevicesOf,
+	}
+}
+
+// reserveLive takes a slot of every budget that selects the node, as the API server has them now.
+func (k *Keeper) reserveLive(ctx context.Context, r request, nodes []*corev1.Node) (Verdict, error) {
+	all, err := k.liveGuards(ctx)
+	if err != nil {
+		return Verdict{}, err
+	}
+	selecting := all.selecting(r.node.Labels)
+	if verdict, broken := all.unreadable(); broken {
+		return verdict, k.giveBack(ctx, selecting, nil, r)
+	}
+	if len(selecting) == 0 {
+		if all.implicit, err = k.createImplicit(ctx); err != nil {
+			return Verdict{}, err
+		}
+		selecting = all.selecting(r.node.Labels)
+	}
+	var taken []*v1alpha1.NodeDisruptionBudget
+	for _, budget := range selecting {
+		verdict, added, err := k.take(ctx, budget, all, r, nodes)
+		if added {
+			taken = append(taken, budget)
+		}
+		if err == nil && verdict.Granted {
+			continue
+		}
+		return verdict, errors.Join(err, k.giveBack(ctx, selecting, taken, r))
+	}
+	return Verdict{Granted: true, Reason: ReasonGranted, Message: "a slot of every budget that selects the node"}, nil
+}
+
+// take swaps one budget for one with the slot. added says that this call put the entry there.
+func (k *Keeper) take(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, all guards, r request, nodes []*corev1.Node) (verdict Verdict, added bool, err error) {
+	current := budget.DeepCopy()
+	for range maxSwaps {
+		rebuilt, err := k.rebuild(ctx, current, all)
+		if err != nil {
+			return Verdict{}, false, err
+		}
+		verdict := decide(k.snapshot(current, all, r, nodes))
+		held := slices.ContainsFunc(current.Status.Reservations, holderOf(r.remediation).holds)
+		if !verdict.Granted || (held && !rebuilt) {
+			return verdict, false, nil
+		}
+		if !held {
+			current.Status.Reservations = append(current.Status.Reservations, k.reservation(current, r))
+		}
+		// Update, not patch: the object's resourceVersion makes the server refuse it where anything changed since.
+		err = k.options.Client.Status().Update(ctx, current)
+		if err == nil {
+			return verdict, !held, nil
+		}
+		if !apierrors.IsConflict(err) {
+			return Verdict{}, false, fmt.Errorf("taking a slot of budget %s: %w", budget.Name, err)
+		}
+		if current, err = k.again(ctx, budget); err != nil {
+			return Verdict{}, false, err
+		}
+	}
+	return contended("budget " + budget.Name), false, nil
+}
+
+// again reads a budget after a lost swap. Where its spec is another one, or it is another object, the selection that led
+// here no longer stands.
+func (k *Keeper) again(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget) (*v1alpha1.NodeDisruptionBudget, error) {
+	current := &v1alpha1.NodeDisruptionBudget{}
+	err := k.options.Live.Get(ctx, client.ObjectKeyFromObject(budget), current)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, errMoved
+	case err != nil:
+		return nil, fmt.Errorf("reading budget %s again: %w", budget.Name, err)
+	case current.UID != budget.UID || current.Generation != budget.Generation:
+		return nil, errMoved
+	}
+	return current, nil
+}
+
+func (k *Keeper) reservation(budget *v1alpha1.NodeDisruptionBudget, r request) v1alpha1.Reservation {
+	return v1alpha1.Reservation{
+		Node: r.node.Name, NodeUID: string(r.node.UID),
+		Remediation: r.remediation.Name, RemediationUID: string(r.remediation.UID),
+		Domain: domainOf(budget, r.node), Devices: r.devices, Since: metav1.NewTime(k.options.Now()),
+	}
+}
+
+// giveBack frees, in reverse, what this asking took, and what an earlier one that was cut off had left. While the
+// Remediation acts, what it held before stays: a budget that appeared since does not take away the others.
+func (k *Keeper) giveBack(ctx context.Context, selecting, taken []*v1alpha1.NodeDisruptionBudget, r request) error {
+	h := holderOf(r.remediation)
+	acting := r.remediation.Status.Phase.Acting() || h.claims(r.node)
+	var errs []error
+	for _, budget := range slices.Backward(selecting) {
+		leftOver := !acting && slices.ContainsFunc(budget.Status.Reservations, h.holds)
+		if slices.Contains(taken, budget) || leftOver {
+			errs = append(errs, k.free(ctx, budget, h))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// createImplicit creates the budget for nodes that no other selects: one at a time, in the whole cluster.
+func (k *Keeper) createImplicit(ctx context.Context) (*v1alpha1.NodeDisruptionBudget, error) {
+	one := intstr.FromInt32(1)
+	budget := &v1alpha1.NodeDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.ImplicitBudget},
+		Spec:       v1alpha1.NodeDisruptionBudgetSpec{MaxUnavailable: &one},
+	}
+	err := k.options.Client.Create(ctx, budget)
+	if apierrors.IsAlreadyExists(err) {
+		err = k.options.Live.Get(ctx, client.ObjectKeyFromObject(budget), budget)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("creating budget %s: %w", v1alpha1.ImplicitBudget, err)
+	}
+	return budget, nil
+}
+
+func (k *Keeper) liveGuards(ctx context.Context) (guards, error) {
+	list := &v1alpha1.NodeDisruptionBudgetList{}
+	if err := k.options.Live.List(ctx, list); err != nil {
+		return guards{}, fmt.Errorf("listing budgets: %w", err)
+	}
+	return readGuards(list.Items), nil
+}
+
+// nodes lists the Nodes from the cache, not copied: nobody here writes to them. At 30,000 nodes even that costs
+// milliseconds, so one list serves for NodesMaxAge; a cache is behind by as much anyway.
+func (k *Keeper) nodes(ctx context.Context) ([]*corev1.Node, error) {
+	now := k.options.Now()
+	if k.listed != nil && now.Before(k.listedUntil) {
+		return k.listed, nil
+	}
+	list := &corev1.NodeList{}
+	if err := k.options.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing nodes: %w", err)
+	}
+	nodes := make([]*corev1.Node, 0, len(list.Items))
+	for i := range list.Items {
+		nodes = append(nodes, &list.Items[i])
+	}
+	k.listed, k.listedUntil = nodes, now.Add(k.options.NodesMaxAge)
+	return nodes, nil
+}
+
+// memo is the Keeper's last list of Nodes.
+type memo struct {
+	listed      []*corev1.Node
+	listedUntil time.Time
+}

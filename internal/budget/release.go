@@ -1,0 +1,117 @@
+package budget
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+)
+
+func (k *Keeper) release(ctx context.Context, h holder) error {
+	if err := k.stillActs(ctx, h); err != nil {
+		return err
+	}
+	holding, err := k.holding(ctx, h)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, budget := range slices.Backward(holding) {
+		errs = append(errs, k.free(ctx, budget, h))
+	}
+	return errors.Join(errs...)
+}
+
+// stillActs reads the Remediation and the Node live, and fails with ErrActing where either says that the act goes on.
+func (k *Keeper) stillActs(ctx context.Context, h holder) error {
+	remediation := &v1alpha1.Remediation{}
+	err := k.options.Live.Get(ctx, client.ObjectKey{Name: h.name}, remediation)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("reading remediation %s before its slots are freed: %w", h.name, err)
+	}
+	if err == nil && remediation.UID == h.uid && remediation.Status.Phase.Acting() {
+		return fmt.Errorf("%w: remediation %s is %s", ErrActing, h.name, remediation.Status.Phase)
+	}
+	node := &corev1.Node{}
+	err = k.options.Live.Get(ctx, client.ObjectKey{Name: h.node}, node)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("reading node %s before slots are freed: %w", h.node, err)
+	}
+	if err == nil && h.claims(node) {
+		return fmt.Errorf("%w: node %s carries the claim of remediation %s", ErrActing, h.node, h.name)
+	}
+	return nil
+}
+
+// holding lists the budgets with a slot of the holder, in the order of their names. The cache's word is enough where it
+// shows some: freeing swaps on what it shows, and the budget controller frees what it did not.
+func (k *Keeper) holding(ctx context.Context, h holder) ([]*v1alpha1.NodeDisruptionBudget, error) {
+	for _, reader := range []client.Reader{k.options.Client, k.options.Live} {
+		list := &v1alpha1.NodeDisruptionBudgetList{}
+		if err := reader.List(ctx, list); err != nil {
+			return nil, fmt.Errorf("listing budgets: %w", err)
+		}
+		var holding []*v1alpha1.NodeDisruptionBudget
+		for i := range list.Items {
+			if slices.ContainsFunc(list.Items[i].Status.Reservations, h.holds) {
+				holding = append(holding, &list.Items[i])
+			}
+		}
+		if len(holding) > 0 {
+			slices.SortFunc(holding, byName)
+			return holding, nil
+		}
+	}
+	return nil, nil
+}
+
+// free swaps a budget for one without the holder's entries. Taking an entry away cannot overspend, so that after a lost
+// swap it is taken away from what is there then.
+func (k *Keeper) free(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, h holder) error {
+	current := budget.DeepCopy()
+	for range maxSwaps {
+		before := len(current.Status.Reservations)
+		current.Status.Reservations = slices.DeleteFunc(current.Status.Reservations, h.holds)
+		if current.UID == budget.UID && len(current.Status.Reservations) == before && current.ResourceVersion != budget.ResourceVersion {
+			return nil
+		}
+		err := k.options.Client.Status().Update(ctx, current)
+		if err == nil || apierrors.IsNotFound(err) {
+			return nil
+		}
+		if !apierrors.IsConflict(err) {
+			return fmt.Errorf("freeing a slot of budget %s: %w", budget.Name, err)
+		}
+		current = &v1alpha1.NodeDisruptionBudget{}
+		if err := k.options.Live.Get(ctx, client.ObjectKeyFromObject(budget), current); err != nil {
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return fmt.Errorf("reading budget %s again: %w", budget.Name, err)
+		}
+	}
+	return fmt.Errorf("freeing a slot of budget %s: others changed it %d times", budget.Name, maxSwaps)
+}
+
+func (k *Keeper) held(ctx context.Context, node *corev1.Node, h holder) (bool, error) {
+	all, err := k.liveGuards(ctx)
+	if err != nil {
+		return false, err
+	}
+	if _, broken := all.unreadable(); broken {
+		return false, nil
+	}
+	selecting := all.selecting(node.Labels)
+	for _, budget := range selecting {
+		if budget.Status.RebuiltFor != string(budget.UID) || !slices.ContainsFunc(budget.Status.Reservations, h.holds) {
+			return false, nil
+		}
+	}
+	return len(selecting) > 0, nil
+}
