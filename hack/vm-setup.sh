@@ -12,6 +12,13 @@ fail() {
 	exit 1
 }
 
+# need_apt fails unless the tools are there that fetch what is missing.
+need_apt() {
+	for tool in apt-get apt-cache dpkg-deb; do
+		command -v "$tool" >/dev/null 2>&1 || fail "missing: $1, and $tool to fetch it"
+	done
+}
+
 # as_root runs its arguments with the rights that apt-get install and update need.
 as_root() {
 	if [ "$(id -u)" -eq 0 ]; then
@@ -50,6 +57,8 @@ install_packages() {
 	command -v qemu-system-x86_64 >/dev/null 2>&1 || missing="$missing qemu-system-x86"
 	command -v mke2fs >/dev/null 2>&1 || [ -x /sbin/mke2fs ] || missing="$missing e2fsprogs"
 	[ -n "$missing" ] || return 0
+	need_apt "${missing# }"
+	[ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null 2>&1 || fail "missing:$missing, and root or sudo to install it"
 	echo "vm-setup: installing$missing"
 	# shellcheck disable=SC2086 # one word a package is meant
 	twice as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing ||
@@ -58,6 +67,7 @@ install_packages() {
 
 unpack_kernel() {
 	[ ! -e "$cache/$want" ] || return 0
+	need_apt "a Debian cloud kernel in .cache/vm/kernel"
 	package="$(kernel_package)"
 	if [ -z "$package" ]; then
 		refresh
@@ -77,9 +87,6 @@ unpack_kernel() {
 }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || fail "missing: Linux on x86_64, this is $(uname -sm)"
-for tool in apt-get apt-cache dpkg-deb; do
-	command -v "$tool" >/dev/null 2>&1 || fail "missing: $tool (on a machine without apt, put QEMU on the PATH and a Debian cloud kernel's boot/ and lib/modules/ in .cache/vm/kernel)"
-done
 mkdir -p "$cache"
 log="$cache/setup.log"
 install_packages
