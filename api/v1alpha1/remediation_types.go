@@ -208,24 +208,57 @@ type Step struct {
 	Deadline *metav1.Time `json:"deadline,omitempty"`
 }
 
+// AttemptResult is how an attempt ended.
+// +kubebuilder:validation:Enum=Repaired;Relapsed;NotRepaired;Failed;Interrupted;Unsupported;Refused;Withdrawn
+type AttemptResult string
+
+// The results of attempts. Repaired lasted so far, Relapsed did not last. Nothing was done where the agent refused, does
+// not support the action, or the asking was withdrawn.
+const (
+	AttemptRepaired    AttemptResult = "Repaired"
+	AttemptRelapsed    AttemptResult = "Relapsed"
+	AttemptNotRepaired AttemptResult = "NotRepaired"
+	AttemptFailed      AttemptResult = "Failed"
+	AttemptInterrupted AttemptResult = "Interrupted"
+	AttemptUnsupported AttemptResult = "Unsupported"
+	AttemptRefused     AttemptResult = "Refused"
+	AttemptWithdrawn   AttemptResult = "Withdrawn"
+)
+
+// Done says whether an attempt that ended so did something to the node.
+func (r AttemptResult) Done() bool {
+	return r != AttemptUnsupported && r != AttemptRefused && r != AttemptWithdrawn
+}
+
 // Attempt is one repair that was tried.
 type Attempt struct {
 	// rung is the rung's name.
 	// +kubebuilder:validation:MaxLength=64
 	Rung string `json:"rung"`
+	// index is the rung's place on the rule's ladder, from 0.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	Index int32 `json:"index"`
 	// actionID is the id of the action asked for.
 	// +kubebuilder:validation:MaxLength=128
 	// +optional
 	ActionID string `json:"actionID,omitempty"`
 	// at is when it ended.
 	At metav1.Time `json:"at"`
-	// result is how: Repaired, Relapsed, NotRepaired, or an action's result.
-	// +kubebuilder:validation:MaxLength=64
-	Result string `json:"result"`
+	// result is how.
+	Result AttemptResult `json:"result"`
 	// message says more.
 	// +kubebuilder:validation:MaxLength=512
 	// +optional
 	Message string `json:"message,omitempty"`
+}
+
+// Restart is a retry that a human approved.
+type Restart struct {
+	// at is when the ladder began anew.
+	At metav1.Time `json:"at"`
+	// approvedUntil is the end of the approval that was used, so that it is used once.
+	ApprovedUntil metav1.Time `json:"approvedUntil"`
 }
 
 // Blocker is a pod that keeps a drain from going on.
@@ -351,6 +384,9 @@ type RemediationStatus struct {
 	// +listType=atomic
 	// +optional
 	Attempts []Attempt `json:"attempts,omitempty"`
+	// restart is when a human last let it begin its ladder anew; attempts before it no longer count.
+	// +optional
+	Restart *Restart `json:"restart,omitempty"`
 	// drain is how far the drain came.
 	// +optional
 	Drain *DrainStatus `json:"drain,omitempty"`

@@ -1,0 +1,110 @@
+package remediation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/decide"
+)
+
+// ask writes the action into the NodeHealth: on the object that was just read live, with its resourceVersion and a
+// higher fence. A leader that was frozen before this write fails here.
+func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision, st *v1alpha1.RemediationStatus) error {
+	if err := r.guard(ctx, w, s); err != nil {
+		return err
+	}
+	held, err := r.Budgets.Held(ctx, w.node, w.rem)
+	if err != nil {
+		return fmt.Errorf("reading the budget slot: %w", err)
+	}
+	if !held {
+		return fmt.Errorf("%w: the budget slot is gone", errDecideAgain)
+	}
+	h, err := r.liveHealth(ctx, w)
+	if err != nil {
+		return err
+	}
+	if h.Status.BootID != d.Action.BootID || (h.Spec.Action != nil && h.Spec.Action.ID == d.Action.ID) {
+		return errDecideAgain
+	}
+	h.Spec.Action = d.Action
+	if err := r.writeHealth(ctx, w, h, st); err != nil {
+		return err
+	}
+	r.metrics.actions.WithLabelValues(string(d.Action.Type)).Inc()
+	return nil
+}
+
+// withdraw takes the action back. Where the agent has started meanwhile there is nothing to take back.
+func (r *Reconciler) withdraw(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
+	h, err := r.liveHealth(ctx, w)
+	if err != nil {
+		return err
+	}
+	if a := h.Status.Action; a != nil && st.Step != nil && a.ID == st.Step.ActionID && a.State != v1alpha1.ActionAccepted {
+		return errDecideAgain
+	}
+	if h.Spec.Action != nil {
+		h.Spec.Action = nil
+		if err := r.writeHealth(ctx, w, h, st); err != nil {
+			return err
+		}
+	}
+	return r.unclaim(ctx, w, s, *d, st)
+}
+
+// liveHealth reads the node's NodeHealth from the server; the next decision sees it too.
+func (r *Reconciler) liveHealth(ctx context.Context, w *work) (*v1alpha1.NodeHealth, error) {
+	h := &v1alpha1.NodeHealth{}
+	if err := r.Live.Get(ctx, types.NamespacedName{Name: w.name}, h); err != nil {
+		return nil, fmt.Errorf("reading nodehealth: %w", err)
+	}
+	w.health = h.DeepCopy()
+	return h, nil
+}
+
+func (r *Reconciler) writeHealth(ctx context.Context, w *work, h *v1alpha1.NodeHealth, st *v1alpha1.RemediationStatus) error {
+	h.Spec.Fence++
+	if err := r.Client.Update(ctx, h); err != nil {
+		return fmt.Errorf("writing nodehealth: %w", err)
+	}
+	w.health = h
+	st.Fence = h.Spec.Fence
+	return nil
+}
+
+// maxEvidence bounds the lists of the evidence, as the schema has it.
+const maxEvidence = 16
+
+// evidence is what the repair will erase.
+func evidence(s *decide.Snapshot) *v1alpha1.Evidence {
+	if s.Health == nil {
+		return nil
+	}
+	st := s.Health.Status
+	e := &v1alpha1.Evidence{At: metav1.NewTime(s.Now), BootID: st.BootID}
+	e.Faults = slices.Clone(st.Faults[:min(len(st.Faults), maxEvidence)])
+	for _, d := range st.Devices {
+		if slices.Contains(s.Remediation.Spec.Devices, d.ID) && len(e.Devices) < maxEvidence {
+			e.Devices = append(e.Devices, d)
+		}
+	}
+	data, err := json.Marshal(struct {
+		Faults  []v1alpha1.Fault
+		Devices []v1alpha1.Device
+	}{e.Faults, e.Devices})
+	if err != nil {
+		return e // cannot be: these are plain structs; the evidence itself is kept all the same.
+	}
+	sum := sha256.Sum256(data)
+	e.SHA256 = hex.EncodeToString(sum[:])
+	return e
+}

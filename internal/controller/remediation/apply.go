@@ -1,0 +1,149 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/decide"
+	"github.com/roundhouse-dev/roundhouse/internal/history"
+)
+
+// apply carries out one decision: the act first, then the bookkeeping, so that a crash between them is seen and
+// mended. The exceptions are the intents: spec.quarantine, status.step and the phase are written before the act that
+// they announce.
+func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision) (time.Duration, error) {
+	st := w.rem.Status.DeepCopy()
+	var err error
+	switch d.Do {
+	case decide.Wait, decide.Move:
+	case decide.Amend:
+		return 0, r.amend(ctx, w, d)
+	case decide.Quarantine:
+		err = r.quarantine(ctx, w, s, st)
+	case decide.Unquarantine:
+		err = r.unquarantine(ctx, w, s, st)
+	case decide.ClaimNode:
+		return 0, r.claim(ctx, w, s, d)
+	case decide.Unclaim:
+		err = r.unclaim(ctx, w, s, d, st)
+	case decide.Free:
+		return 0, r.free(ctx, w)
+	case decide.Evict:
+		err = r.evict(ctx, w, s, &d, st)
+	case decide.Ask:
+		err = r.ask(ctx, w, s, d, st)
+	case decide.Withdraw:
+		err = r.withdraw(ctx, w, s, &d, st)
+	case decide.Record:
+		return r.record(ctx, w, s)
+	default:
+		return 0, fmt.Errorf("decision asks for unknown %q", d.Do)
+	}
+	if err != nil {
+		return 0, err
+	}
+	r.describe(st, s, d)
+	return d.Requeue, r.writeStatus(ctx, w, st)
+}
+
+// describe writes a decision into a status.
+func (r *Reconciler) describe(st *v1alpha1.RemediationStatus, s *decide.Snapshot, d decide.Decision) {
+	now := metav1.NewTime(s.Now)
+	if d.Attempt != nil {
+		history.Tried(st, *d.Attempt)
+	}
+	changed := st.Phase != d.Phase
+	if changed || st.Reason != d.Reason {
+		history.Happened(st, v1alpha1.TimelineEntry{At: now, Phase: d.Phase, Reason: d.Reason, Message: cut(d.Message, maxEntry)})
+	}
+	if changed || (observed(st.Reason) && !observed(d.Reason)) {
+		st.Since = &now
+		st.Deadline = nil
+	}
+	if d.Deadline != nil {
+		at := metav1.NewTime(*d.Deadline)
+		st.Deadline = &at
+	}
+	if d.Phase.Acting() && st.ActingSince == nil {
+		st.ActingSince = &now
+	}
+	if d.Step != nil {
+		st.Step = d.Step
+	}
+	if d.Drain != nil {
+		st.Drain = d.Drain
+	}
+	if d.Restart != nil {
+		st.Restart, st.Step = d.Restart, nil
+	}
+	if d.Evidence {
+		st.Evidence = evidence(s)
+	}
+	st.Phase, st.Reason, st.Rule = d.Phase, d.Reason, d.Rule
+	st.Message, st.WouldChange = cut(d.Message, maxMessage), cut(d.WouldChange, maxEntry)
+	if s.Policy.Policy != nil {
+		st.PolicyGeneration = s.Policy.Policy.Generation
+	}
+}
+
+// observed are the reasons of an incident that is only observed: its waiting has not begun.
+func observed(reason string) bool {
+	return reason == "" || reason == decide.ReasonModeObserve || reason == decide.ReasonNoPolicy || reason == decide.ReasonPolicyNotAccepted
+}
+
+// Bounds of the texts, as the schema has them.
+const (
+	maxMessage = 1024
+	maxEntry   = 512
+)
+
+// cut shortens a text to at most n bytes, between two characters.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	const dots = "..."
+	end := 0
+	for i := range text {
+		if i > n-len(dots) {
+			break
+		}
+		end = i
+	}
+	return text[:end] + dots
+}
+
+// writeStatus writes a status where it differs, guarded by the resourceVersion of what was decided on.
+func (r *Reconciler) writeStatus(ctx context.Context, w *work, st *v1alpha1.RemediationStatus) error {
+	if equality.Semantic.DeepEqual(&w.rem.Status, st) {
+		return nil
+	}
+	before := w.rem.Status
+	next := w.rem.DeepCopy()
+	next.Status = *st
+	if err := r.Client.Status().Update(ctx, next); err != nil {
+		return fmt.Errorf("writing remediation status: %w", err)
+	}
+	w.rem, w.fresh = next, true
+	r.tell(w, before)
+	return nil
+}
+
+// amend adds to the spec what joined: the intent is written before anything is put on.
+func (r *Reconciler) amend(ctx context.Context, w *work, d decide.Decision) error {
+	next := w.rem.DeepCopy()
+	next.Spec.Devices = append(next.Spec.Devices, d.Devices...)
+	next.Spec.Quarantine = append(next.Spec.Quarantine, d.Intents...)
+	st := next.Status.DeepCopy()
+	if err := r.Client.Update(ctx, next); err != nil {
+		return fmt.Errorf("adding to remediation: %w", err)
+	}
+	w.rem, w.fresh = next, true
+	history.Happened(st, v1alpha1.TimelineEntry{At: metav1.NewTime(r.Clock.Now()), Phase: d.Phase, Reason: d.Reason, Message: d.Message})
+	return r.writeStatus(ctx, w, st)
+}

@@ -1,0 +1,229 @@
+// Package remediation is the loop that brings a node through an incident: it gathers what a decision depends on, asks
+// internal/decide for one step, carries it out, and looks again. One Reconcile is about one node, so that at most one
+// incident is worked on a node at a time.
+//
+// Every write carries what it was decided on: a Node's and a NodeHealth's resourceVersion, a pod's UID, a budget's
+// compare-and-swap. A write that fails is never repeated; it is decided again.
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/budget"
+	"github.com/roundhouse-dev/roundhouse/internal/claim"
+	"github.com/roundhouse-dev/roundhouse/internal/decide"
+	"github.com/roundhouse-dev/roundhouse/internal/evict"
+	"github.com/roundhouse-dev/roundhouse/internal/policy"
+)
+
+// Options are what the loop works with.
+type Options struct {
+	// Client writes, and reads from the cache: Nodes, Remediations, RemediationPolicies, RemediationHolds, DeviceRecords,
+	// and those NodeHealths that are not Healthy.
+	Client client.Client
+	// Live asks the API server.
+	Live client.Reader
+	// Policies gives the compiled policies.
+	Policies func(ctx context.Context) (*policy.Set, error)
+	// Budgets takes and frees slots.
+	Budgets *budget.Keeper
+	// Events tells people on the Node what happened; nil tells nobody.
+	Events events.EventRecorder
+	// Clock is the time.
+	Clock clock.PassiveClock
+	// Workers is how many nodes are worked on at once.
+	Workers int
+	// Retention is how long an incident that is over stays.
+	Retention time.Duration
+}
+
+// DefaultRetention is how long an incident that is over stays for people to read; the devices' records keep its digest.
+const DefaultRetention = 30 * 24 * time.Hour
+
+// IndexNode is the field by which Remediations are looked up in the cache.
+const IndexNode = "spec.node"
+
+// maxSteps bounds the steps of one Reconcile; the rest follows in the next.
+const maxSteps = 12
+
+// reconcileTimeout bounds one Reconcile; a request that hangs is given up.
+const reconcileTimeout = 2 * time.Minute
+
+// Reconciler works on one node at a time.
+type Reconciler struct {
+	Options
+	evictor evict.Evictor
+	foreign claim.Finder
+	metrics *metrics
+}
+
+// errDecideAgain says that what was decided on is no longer so.
+var errDecideAgain = errors.New("what was decided on has changed")
+
+// Reconcile brings one node's incident forward until it has to wait.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+	defer cancel()
+	w, err := r.begin(ctx, req.Name)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	for range maxSteps {
+		after, err := r.step(ctx, w)
+		switch {
+		case apierrors.IsConflict(err) || errors.Is(err, errDecideAgain) || errors.Is(err, claim.ErrClaimed) || errors.Is(err, budget.ErrActing):
+			// Somebody else wrote first, or the cache is behind: look again soon, and decide again.
+			r.metrics.conflicts.Inc()
+			return ctrl.Result{RequeueAfter: time.Second / 5}, nil
+		case err != nil:
+			return ctrl.Result{}, fmt.Errorf("node %s: %w", req.Name, err)
+		case after > 0:
+			return ctrl.Result{RequeueAfter: after}, nil
+		case w.done:
+			return ctrl.Result{}, nil
+		}
+	}
+	return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+}
+
+// work is what one Reconcile knows: the objects as the API server last gave them to us.
+type work struct {
+	name   string
+	node   *corev1.Node
+	rem    *v1alpha1.Remediation
+	health *v1alpha1.NodeHealth
+	// healthLive says that health was read from the server, not from the cache.
+	healthLive bool
+	policies   *policy.Set
+	// slotHeld is what this Reconcile did to the slot; nil where it did nothing.
+	slotHeld *bool
+	// fresh says that rem is as the server had it a moment ago, by a guarded write or a live read of this Reconcile.
+	fresh bool
+	// nextCheck is when a Node condition will have lasted long enough to be a fault.
+	nextCheck time.Duration
+	done      bool
+}
+
+// begin reads what is cached.
+func (r *Reconciler) begin(ctx context.Context, name string) (*work, error) {
+	w := &work{name: name}
+	var err error
+	if w.policies, err = r.Policies(ctx); err != nil {
+		return nil, fmt.Errorf("reading policies: %w", err)
+	}
+	if w.rem, err = r.current(ctx, name); err != nil {
+		return nil, err
+	}
+	node := &corev1.Node{}
+	switch err := r.Client.Get(ctx, types.NamespacedName{Name: name}, node); {
+	case apierrors.IsNotFound(err):
+	case err != nil:
+		return nil, fmt.Errorf("reading node: %w", err)
+	default:
+		w.node = node
+	}
+	return w, nil
+}
+
+// current is the node's Remediation to work on: the open one, else the oldest that is over and not let go of yet.
+func (r *Reconciler) current(ctx context.Context, node string) (*v1alpha1.Remediation, error) {
+	list, err := r.ofNode(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	var found *v1alpha1.Remediation
+	for i := range list {
+		rem := &list[i]
+		if rem.Status.Phase.Over() && !r.unfinished(rem) {
+			continue
+		}
+		if found == nil || before(rem, found) {
+			found = rem
+		}
+	}
+	return found.DeepCopy(), nil
+}
+
+func (r *Reconciler) ofNode(ctx context.Context, node string) ([]v1alpha1.Remediation, error) {
+	var list v1alpha1.RemediationList
+	if err := r.Client.List(ctx, &list, client.MatchingFields{IndexNode: node}); err != nil {
+		return nil, fmt.Errorf("listing remediations of the node: %w", err)
+	}
+	return list.Items, nil
+}
+
+// before prefers what is open over what is over, then the older.
+func before(a, b *v1alpha1.Remediation) bool {
+	if a.Status.Phase.Over() != b.Status.Phase.Over() {
+		return b.Status.Phase.Over()
+	}
+	return a.CreationTimestamp.Before(&b.CreationTimestamp)
+}
+
+// unfinished says whether an incident that is over still has something to be done about it.
+func (r *Reconciler) unfinished(rem *v1alpha1.Remediation) bool {
+	return len(rem.Finalizers) > 0 || r.expired(rem)
+}
+
+func (r *Reconciler) expired(rem *v1alpha1.Remediation) bool {
+	return rem.Status.Phase.Over() && rem.Status.Since != nil && r.Clock.Since(rem.Status.Since.Time) > r.Retention
+}
+
+// step gathers, decides and applies once. It gives how long to wait, or 0 for another step.
+func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
+	if w.rem != nil && w.rem.Status.Phase.Over() && len(w.rem.Finalizers) == 0 {
+		w.done = true
+		return 0, client.IgnoreNotFound(r.Client.Delete(ctx, w.rem, client.Preconditions{UID: &w.rem.UID}))
+	}
+	s, err := r.gather(ctx, w)
+	if err != nil {
+		return 0, err
+	}
+	if w.rem == nil {
+		return r.open(ctx, w, s)
+	}
+	d := decide.Next(s)
+	if d.Do == decide.Reserve {
+		refused, err := r.reserve(ctx, w, s)
+		if err != nil || refused == nil {
+			return 0, err
+		}
+		s.Refused = refused
+		d = decide.Next(s)
+	}
+	return r.apply(ctx, w, s, d)
+}
+
+// open begins an incident where the node's faults ask for one.
+func (r *Reconciler) open(ctx context.Context, w *work, s *decide.Snapshot) (time.Duration, error) {
+	rem, ok := decide.Open(s)
+	if !ok {
+		w.done = true
+		return w.nextCheck, nil
+	}
+	err := r.Client.Create(ctx, rem)
+	if apierrors.IsAlreadyExists(err) {
+		// Another controller was first, the cache is behind, or the incident is over and its fault is still there:
+		// then a human cancelled it, and that stands until the fault has gone.
+		w.done = true
+		return w.nextCheck, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("creating remediation: %w", err)
+	}
+	r.metrics.opened.WithLabelValues(rem.Spec.Root.Code).Inc()
+	w.rem = rem
+	return 0, nil
+}

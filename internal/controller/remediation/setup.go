@@ -1,0 +1,114 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/claim"
+	"github.com/roundhouse-dev/roundhouse/internal/evict"
+)
+
+// Setup adds the loop to a manager.
+func Setup(ctx context.Context, mgr ctrl.Manager, reg prometheus.Registerer, o Options) error {
+	if o.Retention == 0 {
+		o.Retention = DefaultRetention
+	}
+	err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.Remediation{}, IndexNode, func(obj client.Object) []string {
+		rem, ok := obj.(*v1alpha1.Remediation)
+		if !ok {
+			return nil
+		}
+		return []string{rem.Spec.Node}
+	})
+	if err != nil {
+		return fmt.Errorf("indexing remediations by node: %w", err)
+	}
+	r := &Reconciler{Options: o, evictor: evict.Evictor{Client: o.Client}, foreign: claim.Finder{Reader: o.Live}, metrics: newMetrics(reg)}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("remediation").
+		WithOptions(controller.Options{MaxConcurrentReconciles: max(1, o.Workers), SkipNameValidation: ptr.To(true)}).
+		Watches(&v1alpha1.NodeHealth{}, handler.EnqueueRequestsFromMapFunc(byName), builder.WithPredicates(r.healthMatters())).
+		Watches(&v1alpha1.Remediation{}, handler.EnqueueRequestsFromMapFunc(byRemediation), builder.WithPredicates(asked())).
+		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(byName), builder.WithPredicates(nodeMatters())).
+		Watches(&v1alpha1.RemediationPolicy{}, handler.EnqueueRequestsFromMapFunc(r.openNodes), builder.WithPredicates(policyMatters())).
+		Watches(&v1alpha1.RemediationHold{}, handler.EnqueueRequestsFromMapFunc(r.openNodes)).
+		Watches(&v1alpha1.NodeDisruptionBudget{}, handler.EnqueueRequestsFromMapFunc(r.waitingNodes), builder.WithPredicates(slotFreed())).
+		Complete(r)
+}
+
+func byName(_ context.Context, obj client.Object) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: obj.GetName()}}}
+}
+
+func byRemediation(_ context.Context, obj client.Object) []reconcile.Request {
+	rem, ok := obj.(*v1alpha1.Remediation)
+	if !ok {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: rem.Spec.Node}}}
+}
+
+// openNodes are the nodes with an open incident, and those that are faulty: a policy or a hold may change what happens.
+func (r *Reconciler) openNodes(ctx context.Context, _ client.Object) []reconcile.Request {
+	nodes := r.waiting(ctx, func(p v1alpha1.Phase) bool { return !p.Over() })
+	var faulty v1alpha1.NodeHealthList
+	if err := r.Client.List(ctx, &faulty); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Listing faulty nodes; the next poll sees them")
+	}
+	for i := range faulty.Items {
+		nodes[faulty.Items[i].Name] = true
+	}
+	return requests(nodes)
+}
+
+// waitingNodes are the nodes whose incident waits in Pending: a budget slot may have come free.
+func (r *Reconciler) waitingNodes(ctx context.Context, _ client.Object) []reconcile.Request {
+	return requests(r.waiting(ctx, func(p v1alpha1.Phase) bool { return p == v1alpha1.PhasePending }))
+}
+
+func (r *Reconciler) waiting(ctx context.Context, in func(v1alpha1.Phase) bool) map[string]bool {
+	nodes := map[string]bool{}
+	var list v1alpha1.RemediationList
+	if err := r.Client.List(ctx, &list); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Listing remediations; the next poll sees them")
+	}
+	for i := range list.Items {
+		if in(list.Items[i].Status.Phase) {
+			nodes[list.Items[i].Spec.Node] = true
+		}
+	}
+	return nodes
+}
+
+func requests(nodes map[string]bool) []reconcile.Request {
+	out := make([]reconcile.Request, 0, len(nodes))
+	for name := range nodes {
+		out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Name: name}})
+	}
+	return out
+}
+
+// asked passes what humans change about a Remediation; what we wrote ourselves is acted on where it is written.
+func asked() predicate.Predicate {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
+				e.ObjectOld.GetDeletionTimestamp() == nil && e.ObjectNew.GetDeletionTimestamp() != nil
+		},
+		DeleteFunc: func(event.DeleteEvent) bool { return true },
+	}
+}

@@ -1,0 +1,259 @@
+package decide
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+)
+
+// Defaults of a policy's optional numbers.
+const (
+	defaultRungTimeout   = 20 * time.Minute
+	defaultSettle        = 2 * time.Minute
+	defaultProbation     = 24 * time.Hour
+	defaultDrainDeadline = time.Hour
+	defaultWaitDeadline  = 24 * time.Hour
+	defaultMaxRepairs    = 3
+	defaultMaxBoots      = 6
+	defaultLoopWindow    = 30 * 24 * time.Hour
+	// askFor is how long the agent has to begin an action before the asking lapses.
+	askFor = 5 * time.Minute
+	// maxAttempts bounds one incident's attempts of all kinds, so that refusals and withdrawals end too.
+	maxAttempts = 24
+)
+
+// rank orders repairs from the gentlest to the human.
+func rank(r v1alpha1.Recommendation) int {
+	return slices.Index([]v1alpha1.Recommendation{
+		v1alpha1.RecommendNone, v1alpha1.RecommendRestartApplication, v1alpha1.RecommendRestartDriver,
+		v1alpha1.RecommendResetDevice, v1alpha1.RecommendReboot, v1alpha1.RecommendPowerCycle,
+		v1alpha1.RecommendReplace, v1alpha1.RecommendHuman,
+	}, r)
+}
+
+func rungRank(a v1alpha1.RungAction) int {
+	switch a {
+	case v1alpha1.RungResetDevice:
+		return rank(v1alpha1.RecommendResetDevice)
+	case v1alpha1.RungReboot:
+		return rank(v1alpha1.RecommendReboot)
+	}
+	return rank(v1alpha1.RecommendHuman)
+}
+
+// rung is a step of a ladder as the incident meets it.
+type rung struct {
+	v1alpha1.Rung
+	index   int32
+	attempt int32
+	// skipped says which gentler rungs were passed over, and why.
+	skipped string
+}
+
+func (r rung) timeout() time.Duration {
+	if r.Timeout != nil {
+		return r.Timeout.Duration
+	}
+	return defaultRungTimeout
+}
+
+func (r rung) human() bool { return r.Action == v1alpha1.RungEscalate }
+
+// nextRung is the rung to try now; a rung that escalates, or none at all, means that a human is to be asked.
+func (s *Snapshot) nextRung() (rung, bool) {
+	rule := s.rule()
+	if rule == nil || s.Policy.Policy == nil || len(s.status().Attempts) >= maxAttempts {
+		return rung{}, false
+	}
+	var skipped string
+	from := max(s.recommendedIndex(rule), s.climbedIndex())
+	for i := from; i < int32(len(rule.Ladder)); i++ {
+		def, ok := findRung(s.Policy.Policy, rule.Ladder[i])
+		if !ok {
+			continue
+		}
+		tried := s.triedAt(i)
+		r := rung{Rung: def, index: i, attempt: tried + 1, skipped: skipped}
+		if r.human() {
+			return r, true
+		}
+		if !s.supports(def.Action) {
+			skipped = fmt.Sprintf("%s skipped: the agent does not support it", def.Name)
+			continue
+		}
+		if tried < attemptsOf(def) {
+			return r, true
+		}
+	}
+	return rung{skipped: skipped}, false
+}
+
+// recommendedIndex is the first rung that is at least what the worst fault of the incident recommends.
+func (s *Snapshot) recommendedIndex(rule *v1alpha1.Rule) int32 {
+	want := 0
+	for _, m := range s.ours() {
+		want = max(want, rank(m.Fault.Recommended))
+	}
+	for i, name := range rule.Ladder {
+		if def, ok := findRung(s.Policy.Policy, name); ok && rungRank(def.Action) >= want {
+			return int32(i)
+		}
+	}
+	return max(0, int32(len(rule.Ladder))-1)
+}
+
+// attempts are those that count: after a human let the ladder begin anew, the earlier ones do not.
+func (s *Snapshot) attempts() []v1alpha1.Attempt {
+	restart := s.status().Restart
+	if restart == nil {
+		return s.status().Attempts
+	}
+	return slices.DeleteFunc(slices.Clone(s.status().Attempts), func(a v1alpha1.Attempt) bool { return !a.At.After(restart.At.Time) })
+}
+
+// climbedIndex is the lowest rung still open: a relapse climbs past the rung that did not last.
+func (s *Snapshot) climbedIndex() int32 {
+	var from int32
+	for _, a := range s.attempts() {
+		switch {
+		case a.Result == v1alpha1.AttemptRelapsed:
+			from = max(from, a.Index+1)
+		case a.Result.Done():
+			from = max(from, a.Index)
+		}
+	}
+	return from
+}
+
+// triedAt counts the attempts on a rung; a withdrawn one was ours to withdraw and does not count.
+func (s *Snapshot) triedAt(index int32) int32 {
+	var n int32
+	for _, a := range s.attempts() {
+		if a.Index == index && a.Result != v1alpha1.AttemptWithdrawn {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *Snapshot) supports(a v1alpha1.RungAction) bool {
+	return s.Health != nil && slices.Contains(s.Health.Status.SupportedActions, v1alpha1.ActionType(a))
+}
+
+func attemptsOf(r v1alpha1.Rung) int32 {
+	if r.Attempts != nil {
+		return *r.Attempts
+	}
+	return 1
+}
+
+func findRung(p *v1alpha1.RemediationPolicy, name string) (v1alpha1.Rung, bool) {
+	i := slices.IndexFunc(p.Spec.Rungs, func(r v1alpha1.Rung) bool { return r.Name == name })
+	if i < 0 {
+		return v1alpha1.Rung{}, false
+	}
+	return p.Spec.Rungs[i], true
+}
+
+// limits are the policy's bounds on repairing the same hardware again and again.
+type limits struct {
+	repairs, boots int
+	window         time.Duration
+}
+
+func (s *Snapshot) limits() limits {
+	l := limits{repairs: defaultMaxRepairs, boots: defaultMaxBoots, window: defaultLoopWindow}
+	if s.Policy.Policy == nil || s.Policy.Policy.Spec.Loop == nil {
+		return l
+	}
+	loop := s.Policy.Policy.Spec.Loop
+	if loop.MaxRepairs != nil {
+		l.repairs = int(*loop.MaxRepairs)
+	}
+	if loop.MaxBoots != nil {
+		l.boots = int(*loop.MaxBoots)
+	}
+	if loop.Window != nil {
+		l.window = loop.Window.Duration
+	}
+	return l
+}
+
+// LoopWindow is how far back repairs of the same hardware count.
+func (s *Snapshot) LoopWindow() time.Duration { return s.limits().window }
+
+// repairs counts the repairs of this hardware within the loop window, this incident's included.
+func (s *Snapshot) repairs() int {
+	n := s.PastRepairs
+	if s.status().Restart != nil {
+		n = 0 // a human has looked at it since.
+	}
+	for _, a := range s.attempts() {
+		if a.Result.Done() {
+			n++
+		}
+	}
+	return n
+}
+
+// boots counts the starts of the node within the loop window, from any cause.
+func (s *Snapshot) boots() int {
+	if s.Health == nil {
+		return 0
+	}
+	n := 0
+	for _, b := range s.Health.Status.Boots {
+		if s.Now.Sub(b.At.Time) <= s.limits().window {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *Snapshot) settle() time.Duration {
+	if p := s.Policy.Policy; p != nil && p.Spec.Verify != nil && p.Spec.Verify.Settle != nil {
+		return p.Spec.Verify.Settle.Duration
+	}
+	return defaultSettle
+}
+
+func (s *Snapshot) verifyTimeout() time.Duration {
+	if p := s.Policy.Policy; p != nil && p.Spec.Verify != nil && p.Spec.Verify.Timeout != nil {
+		return p.Spec.Verify.Timeout.Duration
+	}
+	return defaultRungTimeout
+}
+
+func (s *Snapshot) probation() time.Duration {
+	if p := s.Policy.Policy; p != nil && p.Spec.Probation != nil {
+		return p.Spec.Probation.Duration
+	}
+	return defaultProbation
+}
+
+func (s *Snapshot) drainDeadline() time.Duration {
+	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil && p.Spec.Drain.Deadline != nil {
+		return p.Spec.Drain.Deadline.Duration
+	}
+	return defaultDrainDeadline
+}
+
+// waitDeadline is when a Pending incident has waited as long as its rule allows.
+func (s *Snapshot) waitDeadline() time.Time {
+	d := defaultWaitDeadline
+	if r := s.rule(); r != nil && r.Deadline != nil {
+		d = r.Deadline.Duration
+	}
+	return s.waitingSince().Add(d)
+}
+
+// waitingSince is when the incident last became Pending in a mode that acts; a wait in Observe does not count.
+func (s *Snapshot) waitingSince() time.Time {
+	st := s.status()
+	if st.Since != nil {
+		return st.Since.Time
+	}
+	return s.Remediation.CreationTimestamp.Time
+}

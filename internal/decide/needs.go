@@ -1,0 +1,64 @@
+package decide
+
+import (
+	"slices"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+)
+
+// Needs says what a decision about an incident depends on that costs requests to look at.
+type Needs struct {
+	// Handles: how its devices are offered.
+	Handles bool
+	// Pods: what runs on the node.
+	Pods bool
+	// Foreign: others' claims that are not on the Node itself.
+	Foreign bool
+	// Slot: whether the budgets hold a slot for it.
+	Slot bool
+	// History: past repairs of the hardware.
+	History bool
+}
+
+// Look says what to look at before Next. What was looked at for nothing costs the API server; what was not looked at
+// makes Next wait.
+func Look(s *Snapshot) Needs {
+	if s.Node == nil {
+		return Needs{Slot: true}
+	}
+	if s.Remediation == nil {
+		return Needs{Handles: len((&Snapshot{Faults: s.Faults}).ours()) > 0}
+	}
+	settledQuarantine := !s.unplaced() && s.mode() != v1alpha1.ModeObserve && len(s.unlisted()) == 0
+	switch s.phase() {
+	case v1alpha1.PhasePending:
+		act := settledQuarantine && s.mode() == v1alpha1.ModeRemediate
+		return Needs{Handles: s.unplaced() || len(s.unlisted()) > 0, Pods: act || s.mode() == v1alpha1.ModeObserve,
+			Foreign: act, Slot: act, History: act}
+	case v1alpha1.PhaseQuarantined:
+		return Needs{Handles: s.unplaced() || len(s.unlisted()) > 0, Slot: true}
+	case v1alpha1.PhaseDraining:
+		return Needs{Handles: s.unplaced() || len(s.unlisted()) > 0, Pods: true, Foreign: true, History: true}
+	case v1alpha1.PhaseRepairing:
+		return Needs{Foreign: !s.started()}
+	case v1alpha1.PhaseVerifying:
+		return Needs{}
+	}
+	return Needs{Slot: true}
+}
+
+// unplaced says whether a bad device has no intent, or a fault is on a device that has not joined.
+func (s *Snapshot) unplaced() bool {
+	lacks := func(id string) bool {
+		return !slices.ContainsFunc(s.Remediation.Spec.Quarantine, func(q v1alpha1.QuarantineIntent) bool {
+			return q.DeviceID == id || q.Kind == v1alpha1.QuarantineNodeTaint
+		})
+	}
+	return slices.ContainsFunc(faultyDevices(s.ours()), func(id string) bool { return !s.isBad(id) }) ||
+		slices.ContainsFunc(s.badDevices(), lacks)
+}
+
+// unlisted are intents that are not on.
+func (s *Snapshot) unlisted() []v1alpha1.QuarantineIntent {
+	return slices.DeleteFunc(slices.Clone(s.Remediation.Spec.Quarantine), s.listed)
+}

@@ -1,0 +1,56 @@
+package decide
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+)
+
+// Open says whether the faults of a node with no open incident begin one, and which. The name is made of the node's UID,
+// the root fault and when it was first seen: two controllers that see the same begin the same, and the second meets
+// AlreadyExists.
+func Open(s *Snapshot) (*v1alpha1.Remediation, bool) {
+	if s.Node == nil {
+		return nil, false
+	}
+	ours := (&Snapshot{Faults: s.Faults}).ours()
+	if len(ours) == 0 {
+		return nil, false
+	}
+	root := ours[0].Fault
+	rem := &v1alpha1.Remediation{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:       name(s.Node.Name, string(s.Node.UID), root),
+			Finalizers: []string{v1alpha1.FinalizerRemediation},
+		},
+		Spec: v1alpha1.RemediationSpec{
+			Node:    s.Node.Name,
+			NodeUID: string(s.Node.UID),
+			Root:    v1alpha1.RootFault{Code: root.Code, Device: root.Device, Check: root.Check, FirstSeen: root.FirstSeen},
+			Devices: faultyDevices(ours),
+			Policy:  s.Policy.Policy.Name,
+			Cause:   v1alpha1.CauseFaults,
+		},
+	}
+	draft := *s
+	draft.Remediation = rem
+	rem.Spec.Quarantine = draft.lackingIntents(rem.Spec.Devices)
+	return rem, true
+}
+
+// nameRoom is what a node's name may take of a Remediation's, so that the whole fits a label and a taint's value (63).
+const nameRoom = 52
+
+func name(node, uid string, root v1alpha1.Fault) string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{uid, root.Code, root.Device, root.FirstSeen.UTC().Format(time.RFC3339)}, "\x00")))
+	hash := strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:10]
+	// A dot may stand in a node's name but not next to a hyphen in an object's.
+	node = strings.TrimRight(node[:min(len(node), nameRoom)], "-.")
+	return fmt.Sprintf("%s-%s", node, hash)
+}

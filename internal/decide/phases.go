@@ -1,0 +1,264 @@
+package decide
+
+import (
+	"slices"
+	"time"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+)
+
+// A rule looks at a snapshot and either decides or passes.
+type rule func(*Snapshot) *Decision
+
+// Next says what happens next to an incident. It always decides; a snapshot that no rule speaks to waits.
+func Next(s *Snapshot) Decision {
+	phase := s.status().Phase
+	for _, r := range rulesOf(phase) {
+		if d := r(s); d != nil {
+			return s.finish(*d)
+		}
+	}
+	return s.finish(*wait(phase, poll, s.status().Reason, s.status().Message, s.status().WouldChange))
+}
+
+// poll is how often an incident is looked at when nothing is known to change; watches make it sooner.
+const poll = 30 * time.Second
+
+// rulesOf lists a phase's rules in the order in which they are asked. Read them as: unless the node is gone, unless a
+// human cancelled, unless the fault is gone, ...
+func rulesOf(phase v1alpha1.Phase) []rule {
+	switch phase {
+	case "", v1alpha1.PhasePending:
+		return []rule{
+			nodeGone, cancelled, cleared, policyMovedOn, lowered, join, quarantine, observe, quarantineOnly,
+			askHuman, held, braked, foreign, notReporting, moveDevicePods, moment, drainNode,
+		}
+	case v1alpha1.PhaseQuarantined:
+		return []rule{nodeGone, cancelled, cleared, policyMovedOn, lowered, join, quarantine, letGo, raised, watchOn}
+	case v1alpha1.PhaseDraining:
+		return []rule{
+			nodeGone, cancelled, cleared, policyMovedOn, stopped, unheld, join, quarantine, drainTooLong, evict, drained,
+		}
+	case v1alpha1.PhaseRepairing:
+		return []rule{nodeGone, rebooted, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheld, ask, running}
+	case v1alpha1.PhaseVerifying:
+		return []rule{nodeGone, cancelled, proved, disproved, verifyTooLong, verifying}
+	case v1alpha1.PhaseProbation:
+		return []rule{nodeGone, cancelled, letGo, relapsed, probationOver, watchOn}
+	case v1alpha1.PhaseEscalated:
+		return []rule{nodeGone, cancelled, lowered, replaced, letGoUnlessOut, retryApproved, watchOn}
+	}
+	return []rule{tidy, record}
+}
+
+// finish fills in what every decision says.
+func (s *Snapshot) finish(d Decision) Decision {
+	if d.Phase == "" {
+		d.Phase = v1alpha1.PhasePending
+	}
+	if r := s.rule(); r != nil && d.Rule == "" {
+		d.Rule = r.Name
+	}
+	return d
+}
+
+// nodeGone ends an incident whose Node was deleted, or is another one of the same name: it inherits nothing.
+func nodeGone(s *Snapshot) *Decision {
+	if s.Node != nil {
+		return nil
+	}
+	return move(v1alpha1.PhaseNodeGone, ReasonNodeGone, "the Node "+s.Remediation.Spec.Node+" was deleted, or is another one of the same name")
+}
+
+// cancelled ends an incident on a human's word: what has not happened yet does not, and what was put on comes off.
+func cancelled(s *Snapshot) *Decision {
+	if !s.Remediation.Spec.Cancel {
+		return nil
+	}
+	return s.end(v1alpha1.PhaseCancelled, ReasonCancelled, "cancelled by a human; what was put on is taken off")
+}
+
+// end takes off what is on and changes the phase with it.
+func (s *Snapshot) end(phase v1alpha1.Phase, reason, message string) *Decision {
+	d := move(phase, reason, message)
+	if s.anythingOn() {
+		d.Do = Unquarantine
+	}
+	return d
+}
+
+// anythingOn says whether something of this incident's is on the node or its devices.
+func (s *Snapshot) anythingOn() bool {
+	return len(s.status().Quarantined) > 0 || s.ClaimHeld || s.nodeTainted()
+}
+
+// nodeTainted says whether the node carries this incident's taint.
+func (s *Snapshot) nodeTainted() bool {
+	if s.Node == nil {
+		return false
+	}
+	for _, t := range s.Node.Spec.Taints {
+		if t.Key == v1alpha1.TaintQuarantined && t.Value == s.Remediation.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// cleared ends an incident whose faults went away by themselves. Blindness is not health: the agent's word must be
+// fresh, except for a condition that somebody else writes on the Node.
+func cleared(s *Snapshot) *Decision {
+	if len(s.ours()) > 0 || s.rootStillThere() || !s.canSeeClear() {
+		return nil
+	}
+	return s.end(v1alpha1.PhaseSucceeded, ReasonFaultCleared, "the fault is gone without a repair")
+}
+
+// rootStillThere says whether the fault the incident began with is reported, under whatever rule.
+func (s *Snapshot) rootStillThere() bool {
+	root := s.Remediation.Spec.Root
+	return slices.ContainsFunc(s.Faults, func(m Matched) bool {
+		return m.Fault.Code == root.Code && m.Fault.Device == root.Device
+	})
+}
+
+// canSeeClear says whether the absence of faults can be believed.
+func (s *Snapshot) canSeeClear() bool {
+	if s.Remediation.Spec.Root.Check == CheckNodeCondition && len(s.badDevices()) == 0 {
+		return true
+	}
+	return s.Reporting && s.Health != nil && s.Health.Status.CompletedRound != nil &&
+		s.Health.Status.CompletedRound.BootID == s.Health.Status.BootID
+}
+
+// policyMovedOn ends an incident about faults that no rule asks anything for any more. A policy that is missing or not
+// accepted says nothing: the incident stays, observed.
+func policyMovedOn(s *Snapshot) *Decision {
+	if s.Policy.Policy == nil || !s.Policy.Accepted || !s.rootStillThere() || len(s.ours()) > 0 {
+		return nil
+	}
+	return s.end(v1alpha1.PhaseCancelled, ReasonPolicyMovedOn,
+		"policy "+s.Policy.Policy.Name+" no longer asks for anything about this fault")
+}
+
+// lowered takes everything off where the policy no longer allows even quarantine.
+func lowered(s *Snapshot) *Decision {
+	if s.mode() != v1alpha1.ModeObserve || !s.anythingOn() {
+		return nil
+	}
+	d := s.end(v1alpha1.PhasePending, ReasonPolicyLowered, "the node is only observed now; what was put on is taken off")
+	return d
+}
+
+// quarantine puts on what is intended and not on yet.
+func quarantine(s *Snapshot) *Decision {
+	if s.mode() == v1alpha1.ModeObserve || s.heldFrom(v1alpha1.HoldEverything) != nil || len(s.missingQuarantine()) == 0 {
+		return nil
+	}
+	d := move(s.phase(), ReasonDeviceQuarantined, s.quarantineText())
+	if !s.deviceScoped() {
+		d.Reason = ReasonNodeQuarantined
+	}
+	d.Do = Quarantine
+	return d
+}
+
+func (s *Snapshot) phase() v1alpha1.Phase {
+	if p := s.status().Phase; p != "" {
+		return p
+	}
+	return v1alpha1.PhasePending
+}
+
+// observe explains and does nothing.
+func observe(s *Snapshot) *Decision {
+	if s.mode() != v1alpha1.ModeObserve {
+		return nil
+	}
+	reason, change := ReasonModeObserve, "mode Quarantine or Remediate in the node's policy"
+	message := "observing only; " + s.wouldDo()
+	switch {
+	case s.Policy.Policy == nil:
+		reason, message = ReasonNoPolicy, "no policy governs this node, so it is observed"
+		change = "a RemediationPolicy that selects the node"
+	case !s.Policy.Accepted:
+		reason, message = ReasonPolicyNotAccepted, "the node is observed: "+s.Policy.Why
+		change = "a valid policy, without a tie of priorities"
+	}
+	return s.waitPending(reason, message, change)
+}
+
+// quarantineOnly leaves it at quarantine where mode or rule say so.
+func quarantineOnly(s *Snapshot) *Decision {
+	r := s.rule()
+	if r == nil || (s.mode() == v1alpha1.ModeRemediate && r.Response == v1alpha1.ResponseRepair) {
+		return nil
+	}
+	why := "policy " + s.Policy.Policy.Name + " is in mode Quarantine"
+	if r.Response == v1alpha1.ResponseQuarantine {
+		why = "rule " + r.Name + " quarantines and does not repair"
+	}
+	d := move(v1alpha1.PhaseQuarantined, ReasonQuarantineOnly, why)
+	d.WouldChange = "mode Remediate and a rule with response Repair, or the fault's end"
+	return d
+}
+
+// raised goes on to repair when the policy allows it now.
+func raised(s *Snapshot) *Decision {
+	r := s.rule()
+	if r == nil || s.mode() != v1alpha1.ModeRemediate || r.Response != v1alpha1.ResponseRepair {
+		return nil
+	}
+	return move(v1alpha1.PhasePending, ReasonFaultsReported, "policy "+s.Policy.Policy.Name+" allows the repair now")
+}
+
+// watchOn keeps the reason that the phase was entered with.
+func watchOn(s *Snapshot) *Decision {
+	st := s.status()
+	d := wait(st.Phase, poll, st.Reason, st.Message, st.WouldChange)
+	if st.Deadline != nil {
+		d.Requeue = min(poll, max(time.Millisecond, st.Deadline.Sub(s.Now)))
+	}
+	return d
+}
+
+// letGo gives back what a phase that does not act has no right to.
+func letGo(s *Snapshot) *Decision {
+	st := s.status()
+	switch {
+	case s.ClaimHeld || (st.Phase == v1alpha1.PhaseProbation && s.nodeTainted()):
+		return &Decision{Do: Unclaim, Phase: st.Phase, Reason: st.Reason, Message: st.Message, WouldChange: st.WouldChange}
+	case s.SlotHeld:
+		return &Decision{Do: Free, Phase: st.Phase, Reason: st.Reason, Message: st.Message, WouldChange: st.WouldChange}
+	}
+	return nil
+}
+
+// letGoUnlessOut does so too, but a node that is kept out as a whole goes on counting against its budgets.
+func letGoUnlessOut(s *Snapshot) *Decision {
+	if s.nodeTainted() && !s.ClaimHeld {
+		return nil
+	}
+	return letGo(s)
+}
+
+// tidy takes off whatever an incident that is over has left on.
+func tidy(s *Snapshot) *Decision {
+	st := s.status()
+	d := &Decision{Phase: st.Phase, Reason: st.Reason, Message: st.Message}
+	switch {
+	case s.anythingOn():
+		d.Do = Unquarantine
+	case s.SlotHeld:
+		d.Do = Free
+	default:
+		return nil
+	}
+	return d
+}
+
+// record remembers what an incident that is over was, and lets go of the object.
+func record(s *Snapshot) *Decision {
+	st := s.status()
+	return &Decision{Do: Record, Phase: st.Phase, Reason: st.Reason, Message: st.Message, Requeue: poll}
+}

@@ -1,0 +1,153 @@
+package decide
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/drain"
+)
+
+// span writes a duration without the zeros that Duration.String leaves: 12h, not 12h0m0s.
+func span(d time.Duration) string {
+	days := 24 * time.Hour
+	if d >= 2*days && d%days == 0 {
+		return fmt.Sprintf("%dd", d/days)
+	}
+	s := d.Round(time.Millisecond).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// what names a device as people do: by slot and model where they are known.
+func (s *Snapshot) what(id string) string {
+	if id == "" {
+		return "the node"
+	}
+	if s.Health != nil {
+		for _, d := range s.Health.Status.Devices {
+			if d.ID == id && d.Slot != "" {
+				return fmt.Sprintf("slot %s (%s)", d.Slot, id)
+			}
+		}
+	}
+	return id
+}
+
+func (s *Snapshot) quarantineText() string {
+	if !s.deviceScoped() {
+		return "new work is kept off the node; what runs goes on"
+	}
+	bad, all := len(s.badDevices()), s.deviceCount()
+	return fmt.Sprintf("%d of %d devices kept from new work; %d keep serving", bad, all, max(0, all-bad))
+}
+
+// wouldDo says what an incident that is only observed would do.
+func (s *Snapshot) wouldDo() string {
+	r := s.rule()
+	if r == nil {
+		return "no rule of the policy matches, so nothing would be done"
+	}
+	parts := []string{"would keep new work off the node"}
+	if s.deviceScoped() {
+		parts = []string{"would quarantine " + count(len(s.badDevices()), "device")}
+	}
+	if r.Response == v1alpha1.ResponseRepair {
+		parts = append(parts, s.wouldMove()...)
+		parts = append(parts, s.wouldRepair(r))
+	}
+	return strings.Join(parts, ", ") + " (rule " + r.Name + ")"
+}
+
+func (s *Snapshot) wouldMove() []string {
+	if s.deviceScoped() && s.DevicePlan != nil && len(s.DevicePlan.Move) > 0 {
+		return []string{"move " + count(len(s.DevicePlan.Move), "pod")}
+	}
+	return nil
+}
+
+func (s *Snapshot) wouldRepair(r *v1alpha1.Rule) string {
+	next, ok := s.nextRung()
+	if !ok || next.human() {
+		return "ask a human"
+	}
+	what := map[v1alpha1.RungAction]string{v1alpha1.RungReboot: "reboot", v1alpha1.RungResetDevice: "reset"}[next.Action]
+	switch r.When {
+	case v1alpha1.WhenIdle:
+		return what + " when idle"
+	case v1alpha1.WhenWindow:
+		return what + " in a window"
+	}
+	return what + " at once"
+}
+
+func (s *Snapshot) idleText(p drain.Plan) string {
+	what := "a repair"
+	if r, ok := s.nextRung(); ok && r.Action == v1alpha1.RungReboot {
+		what = "a reboot"
+	}
+	if len(p.Blockers) > 0 {
+		return fmt.Sprintf("%s would stop %s that only a human may stop (%s): waiting for idle", what, count(len(p.Blockers), "pod"), p.Blockers[0].Pod)
+	}
+	return fmt.Sprintf("%s would kill %s (%s): waiting for idle until %s", what, count(p.Jobs, "job pod"), drain.Risk(p.AtRisk),
+		stamp(s.waitDeadline()))
+}
+
+func (s *Snapshot) drainText(scope drain.Scope, p drain.Plan) string {
+	from := "the node"
+	if scope == drain.ScopeDevice {
+		from = count(len(s.badDevices()), "bad device")
+	}
+	return fmt.Sprintf("moving %s off %s; %d stay", count(p.PodsLeft(), "pod"), from, len(p.Left))
+}
+
+func (s *Snapshot) blockersText() string {
+	var blockers []v1alpha1.Blocker
+	if p := s.plan(); p != nil {
+		blockers = p.Blockers
+	}
+	if len(blockers) == 0 && s.status().Drain != nil {
+		blockers = s.status().Drain.Blockers
+	}
+	if len(blockers) == 0 {
+		return "pods do not end"
+	}
+	text := fmt.Sprintf("%s: %s", blockers[0].Pod, blockers[0].Message)
+	if len(blockers) > 1 {
+		text += fmt.Sprintf(" (and %d more)", len(blockers)-1)
+	}
+	return text
+}
+
+func (s *Snapshot) provedText() string {
+	if s.Health == nil {
+		return "the fault is gone"
+	}
+	st := s.Health.Status
+	good := 0
+	links := ""
+	for _, d := range st.Devices {
+		if d.Health == v1alpha1.DeviceHealthy {
+			good++
+		}
+		if l := d.Link; l != nil && s.isBad(d.ID) {
+			links = fmt.Sprintf(", x%d at %s GT/s", l.Width, l.GTs)
+		}
+	}
+	return fmt.Sprintf("boot %s, %d of %d devices healthy%s", st.BootID, good, len(st.Devices), links)
+}

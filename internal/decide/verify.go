@@ -1,0 +1,194 @@
+package decide
+
+import (
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+)
+
+// missingProof says what the proof of a repair still lacks, or nothing where it is complete.
+func (s *Snapshot) missingProof() string {
+	st := s.status()
+	switch {
+	case s.Health == nil:
+		return "the node has no NodeHealth"
+	case !s.Reporting:
+		return "the agent does not report: " + s.NotReportingWhy
+	}
+	h := s.Health.Status
+	round := h.CompletedRound
+	switch {
+	case st.Step != nil && st.Step.ActionID != "" && s.rungAction() == v1alpha1.RungReboot && h.BootID == st.Step.BootID:
+		return "the node has not started anew"
+	case round == nil || round.BootID != h.BootID:
+		return "no round of checks is complete in this boot"
+	case s.answer() != nil && round.AfterAction != st.Step.ActionID:
+		return "no round of checks is complete after the action"
+	}
+	if ours := s.ours(); len(ours) > 0 {
+		return fmt.Sprintf("%s is still reported on %s", ours[0].Fault.Code, s.what(ours[0].Fault.Device))
+	}
+	return s.unhealthyDevice()
+}
+
+func (s *Snapshot) rungAction() v1alpha1.RungAction {
+	if s.status().Step == nil || s.Policy.Policy == nil {
+		return ""
+	}
+	def, _ := findRung(s.Policy.Policy, s.status().Step.Rung)
+	return def.Action
+}
+
+// unhealthyDevice names the first device of the incident that is not back.
+func (s *Snapshot) unhealthyDevice() string {
+	for _, d := range s.Health.Status.Devices {
+		if d.Health == v1alpha1.DeviceMissing || (d.Health != v1alpha1.DeviceHealthy && s.isBad(d.ID)) {
+			return fmt.Sprintf("%s is %s", s.what(d.ID), d.Health)
+		}
+	}
+	return ""
+}
+
+// settled says whether the node has been looked at for as long as the policy asks, since it was first looked at whole.
+func (s *Snapshot) settled() (bool, time.Duration) {
+	from := s.status().Since.Time
+	if r := s.Health.Status.CompletedRound; r != nil && r.At.After(from) {
+		from = r.At.Time
+	}
+	left := from.Add(s.settle()).Sub(s.Now)
+	return left <= 0, left
+}
+
+// proved returns the node to service.
+func proved(s *Snapshot) *Decision {
+	if s.missingProof() != "" {
+		return nil
+	}
+	if ok, left := s.settled(); !ok {
+		return wait(v1alpha1.PhaseVerifying, max(time.Millisecond, left), ReasonVerifying,
+			fmt.Sprintf("the fault is gone; watched for %s", span(s.settle())), "the fault comes back")
+	}
+	until := s.Now.Add(s.probation())
+	d := move(v1alpha1.PhaseProbation, ReasonVerified, s.provedText())
+	d.WouldChange = "a relapse before " + stamp(until)
+	d.Do, d.Deadline = Unquarantine, &until
+	d.Attempt = s.attempt(v1alpha1.AttemptRepaired, s.provedText())
+	return d
+}
+
+// disproved climbs when the node was looked at whole and the fault is there.
+func disproved(s *Snapshot) *Decision {
+	if s.Health == nil || !s.Reporting || len(s.ours()) == 0 || s.Health.Status.CompletedRound == nil ||
+		s.Health.Status.CompletedRound.BootID != s.Health.Status.BootID {
+		return nil
+	}
+	if ok, _ := s.settled(); !ok {
+		return nil
+	}
+	return s.notRepaired(s.missingProof())
+}
+
+// verifyTooLong climbs when the proof does not come. Where the agent is silent nobody can act through it: a human is
+// asked, and the node stays out.
+func verifyTooLong(s *Snapshot) *Decision {
+	st := s.status()
+	if st.Deadline == nil || s.Now.Before(st.Deadline.Time) {
+		return nil
+	}
+	d := s.notRepaired("no proof in time: " + s.missingProof())
+	if !s.Reporting {
+		attempt := d.Attempt
+		d = escalate(ReasonNotRepaired, d.Message, wayOut)
+		d.Do, d.KeepTaint, d.Attempt = Unclaim, true, attempt
+	}
+	return d
+}
+
+func (s *Snapshot) notRepaired(why string) *Decision {
+	d := s.untilDrained(move(v1alpha1.PhaseDraining, ReasonNotRepaired, why))
+	d.Attempt = s.attempt(v1alpha1.AttemptNotRepaired, why)
+	return d
+}
+
+func verifying(s *Snapshot) *Decision {
+	st := s.status()
+	d := wait(v1alpha1.PhaseVerifying, poll, ReasonVerifying, "to be proved: "+s.missingProof(), "the proof is complete, or its deadline passes")
+	if st.Deadline != nil {
+		d.Requeue = min(poll, max(time.Millisecond, st.Deadline.Sub(s.Now)))
+	}
+	return d
+}
+
+// relapsed begins anew, one rung higher, when a fault comes back within probation.
+func relapsed(s *Snapshot) *Decision {
+	m, ok := s.lead()
+	if !ok {
+		return nil
+	}
+	d := move(v1alpha1.PhasePending, ReasonRelapsed, fmt.Sprintf("%s on %s within probation", m.Fault.Code, s.what(m.Fault.Device)))
+	if last := s.lastAttempt(); last != nil && last.Result == v1alpha1.AttemptRepaired {
+		again := *last
+		again.Result, again.Message = v1alpha1.AttemptRelapsed, d.Message
+		d.Attempt = &again
+	}
+	return d
+}
+
+func (s *Snapshot) lastAttempt() *v1alpha1.Attempt {
+	a := s.status().Attempts
+	if len(a) == 0 {
+		return nil
+	}
+	return &a[len(a)-1]
+}
+
+// probationOver ends an incident well.
+func probationOver(s *Snapshot) *Decision {
+	st := s.status()
+	if st.Deadline != nil && s.Now.Before(st.Deadline.Time) {
+		return nil
+	}
+	return s.end(v1alpha1.PhaseSucceeded, ReasonProbationClean, "no relapse within "+span(s.probation()))
+}
+
+// retryApproved begins the ladder anew on a human's word, once a word.
+func retryApproved(s *Snapshot) *Decision {
+	for _, a := range s.Remediation.Spec.Approvals {
+		used := s.status().Restart != nil && !a.Until.After(s.status().Restart.ApprovedUntil.Time)
+		if a.What == v1alpha1.ApproveRetry && s.Now.Before(a.Until.Time) && !used {
+			d := move(v1alpha1.PhasePending, ReasonRetryApproved, "retry approved by "+a.By)
+			d.Restart = &v1alpha1.Restart{At: metav1.NewTime(s.Now), ApprovedUntil: a.Until}
+			return d
+		}
+	}
+	return nil
+}
+
+// replaced goes on to the proof when the faults of an escalated incident are gone: the part was replaced, or somebody
+// repaired it. The proof needs claim and slot like any other.
+func replaced(s *Snapshot) *Decision {
+	if len(s.ours()) > 0 || !s.canSeeClear() {
+		return nil
+	}
+	st := s.status()
+	if s.missingProof() != "" && s.unhealthyDevice() != "" {
+		return nil
+	}
+	d := &Decision{Phase: v1alpha1.PhaseEscalated, Reason: st.Reason, Message: st.Message, WouldChange: st.WouldChange}
+	switch {
+	case s.Refused != nil:
+		return wait(v1alpha1.PhaseEscalated, poll, s.Refused.Reason, s.Refused.Message, s.Refused.WouldChange)
+	case !s.SlotHeld:
+		d.Do = Reserve
+		return d
+	case !s.ClaimHeld:
+		d.Do, d.TaintNode = ClaimNode, s.nodeTainted()
+		return d
+	}
+	v := s.untilVerified(move(v1alpha1.PhaseVerifying, ReasonFaultCleared, "the fault is gone; to be proved"))
+	v.Step = &v1alpha1.Step{}
+	return v
+}

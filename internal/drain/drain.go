@@ -1,0 +1,200 @@
+// Package drain plans which pods of a node must go for a repair, in which order, and what stopping them costs. It is
+// pure: a plan is a function of what was seen, so the same plan can be carried out, simulated and printed.
+package drain
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+)
+
+// Scope is how much of a node a drain empties.
+type Scope string
+
+// The scopes: the pods that hold a bad device, or every pod of the node.
+const (
+	ScopeDevice Scope = "Device"
+	ScopeNode   Scope = "Node"
+)
+
+// Reasons why a pod is left alone or blocks.
+const (
+	// ReasonDaemonSet is given for pods that their DaemonSet would put back at once.
+	ReasonDaemonSet = "DaemonSet"
+	// ReasonMirror is given for pods that the kubelet runs from a file and that no eviction removes.
+	ReasonMirror = "MirrorPod"
+	// ReasonFinished is given for pods that have ended: nothing runs in them.
+	ReasonFinished = "Finished"
+	// ReasonOtherDevice is given, in a device drain, for pods that hold no bad device.
+	ReasonOtherDevice = "OtherDevice"
+	// ReasonUnreplicated is given for pods that nothing would create again.
+	ReasonUnreplicated = "Unreplicated"
+	// ReasonNever is given for pods whose class says that only a human stops them.
+	ReasonNever = "NeverByPolicy"
+)
+
+// MaxBlockers is how many blockers are named; a status has no room for more.
+const MaxBlockers = 16
+
+// Input is all that a plan depends on.
+type Input struct {
+	// Now is when the plan is made.
+	Now time.Time
+	// Pods are the pods bound to the node.
+	Pods []corev1.Pod
+	// Holding maps a pod to the IDs of the devices it holds, where that is known.
+	Holding map[types.UID][]string
+	// Scope is how much is emptied.
+	Scope Scope
+	// BadDevices are the devices whose pods must go, with ScopeDevice.
+	BadDevices []string
+	// Classes say what stopping a pod costs; the first that matches counts.
+	Classes []v1alpha1.WorkloadClass
+}
+
+// Move is a pod that must go.
+type Move struct {
+	Pod corev1.Pod
+	// Cost is what stopping it costs, Class the policy's class that says so, or the default's name.
+	Cost  v1alpha1.InterruptionCost
+	Class string
+	// AtRisk is the work it would lose, in device-hours.
+	AtRisk float64
+}
+
+// Left is a pod that stays, and why.
+type Left struct {
+	Pod    corev1.Pod
+	Reason string
+}
+
+// Plan is what a drain does.
+type Plan struct {
+	// Move lists the pods to evict, the cheapest first.
+	Move []Move
+	// Terminating are pods that are going already.
+	Terminating []corev1.Pod
+	// Left are the pods that stay.
+	Left []Left
+	// Blockers are pods that only a human may stop.
+	Blockers []v1alpha1.Blocker
+	// AtRisk is what stopping Move and Blockers would lose, in device-hours.
+	AtRisk float64
+	// Jobs counts the pods of Move and Blockers that would lose work.
+	Jobs int
+}
+
+// Empty says whether nothing is left to wait for.
+func (p Plan) Empty() bool {
+	return len(p.Move) == 0 && len(p.Terminating) == 0 && len(p.Blockers) == 0
+}
+
+// Idle says whether the plan could be carried out without losing any work.
+func (p Plan) Idle() bool { return p.Jobs == 0 && len(p.Blockers) == 0 }
+
+// PodsLeft counts the pods that must still go.
+func (p Plan) PodsLeft() int { return len(p.Move) + len(p.Terminating) + len(p.Blockers) }
+
+// Risk writes device-hours for people.
+func Risk(deviceHours float64) string { return fmt.Sprintf("%.1f device-hours", deviceHours) }
+
+// Make plans a drain.
+func Make(in Input) Plan {
+	var p Plan
+	for i := range in.Pods {
+		p.place(in, in.Pods[i])
+	}
+	slices.SortFunc(p.Move, cheapestFirst)
+	slices.SortFunc(p.Blockers, func(a, b v1alpha1.Blocker) int { return cmp.Compare(a.Pod, b.Pod) })
+	p.Blockers = p.Blockers[:min(len(p.Blockers), MaxBlockers)]
+	return p
+}
+
+func (p *Plan) place(in Input, pod corev1.Pod) {
+	if reason := leave(in, pod); reason != "" {
+		p.Left = append(p.Left, Left{Pod: pod, Reason: reason})
+		return
+	}
+	if pod.DeletionTimestamp != nil {
+		p.Terminating = append(p.Terminating, pod)
+		return
+	}
+	cost, class := Cost(pod, in.Classes)
+	risk := atRisk(in, pod, cost)
+	p.AtRisk += risk
+	if cost == v1alpha1.CostNever {
+		p.Blockers = append(p.Blockers, blocker(pod, class))
+		return
+	}
+	if cost == v1alpha1.CostDear {
+		p.Jobs++
+	}
+	p.Move = append(p.Move, Move{Pod: pod, Cost: cost, Class: class, AtRisk: risk})
+}
+
+func blocker(pod corev1.Pod, class string) v1alpha1.Blocker {
+	b := v1alpha1.Blocker{Pod: pod.Namespace + "/" + pod.Name, Reason: ReasonNever,
+		Message: fmt.Sprintf("class %s says that only a human stops it", class)}
+	if class == defaultUnreplicated {
+		b.Reason = ReasonUnreplicated
+		b.Message = "nothing would create it again; delete it, or give it a class in the policy's drain.classes"
+	}
+	return b
+}
+
+// leave says why a pod stays, or nothing.
+func leave(in Input, pod corev1.Pod) string {
+	owner := metav1.GetControllerOf(&pod)
+	switch {
+	case pod.Annotations[corev1.MirrorPodAnnotationKey] != "":
+		return ReasonMirror
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		return ReasonFinished
+	case owner != nil && owner.Kind == "DaemonSet":
+		return ReasonDaemonSet
+	case in.Scope == ScopeDevice && !holdsAny(in.Holding[pod.UID], in.BadDevices):
+		return ReasonOtherDevice
+	}
+	return ""
+}
+
+func holdsAny(held, bad []string) bool {
+	return slices.ContainsFunc(held, func(id string) bool { return slices.Contains(bad, id) })
+}
+
+// atRisk is what a pod would lose: its devices times the time since its last checkpoint, else since its start. A
+// checkpoint in the future counts for nothing, so that no tenant can make its work look free for ever, and a missing
+// one only makes it dearer.
+func atRisk(in Input, pod corev1.Pod, cost v1alpha1.InterruptionCost) float64 {
+	if cost == v1alpha1.CostFree || cost == v1alpha1.CostCheap || pod.Status.StartTime == nil {
+		return 0
+	}
+	since := pod.Status.StartTime.Time
+	if at, err := time.Parse(time.RFC3339, pod.Annotations[v1alpha1.AnnotationCheckpoint]); err == nil &&
+		at.After(since) && !at.After(in.Now) {
+		since = at
+	}
+	return float64(devices(in, pod)) * max(0, in.Now.Sub(since).Hours())
+}
+
+func cheapestFirst(a, b Move) int {
+	return cmp.Or(
+		cmp.Compare(costRank(a.Cost), costRank(b.Cost)),
+		cmp.Compare(a.AtRisk, b.AtRisk),
+		cmp.Compare(a.Pod.Namespace, b.Pod.Namespace),
+		cmp.Compare(a.Pod.Name, b.Pod.Name),
+	)
+}
+
+func costRank(c v1alpha1.InterruptionCost) int {
+	return slices.Index([]v1alpha1.InterruptionCost{
+		v1alpha1.CostFree, v1alpha1.CostCheap, v1alpha1.CostDear, v1alpha1.CostNever,
+	}, c)
+}
