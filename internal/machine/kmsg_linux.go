@@ -55,17 +55,25 @@ func (r *kmsgReader) TryRead(buf []byte) (int, error) {
 	if err == nil {
 		err = readErr
 	}
+	if err := logError(n, err); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// logError says what an answer of read(2) on /dev/kmsg means.
+func logError(n int, err error) error {
 	switch {
 	case err == nil && n > 0:
-		return n, nil
-	case errors.Is(err, unix.EAGAIN):
-		return 0, ErrLogDrained
-	case errors.Is(err, unix.EPIPE):
-		return 0, ErrLogOverrun
+		return nil
 	case err == nil:
-		return 0, fmt.Errorf("reading kernel log: end of file, so it is no kernel log")
+		return errors.New("reading kernel log: end of file, so it is no kernel log")
+	case errors.Is(err, unix.EAGAIN):
+		return ErrLogDrained
+	case errors.Is(err, unix.EPIPE):
+		return ErrLogOverrun
 	}
-	return 0, fmt.Errorf("reading kernel log: %w", err)
+	return fmt.Errorf("reading kernel log: %w", err)
 }
 
 // Wait returns nil when a record may be waiting.
