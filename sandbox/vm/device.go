@@ -21,7 +21,8 @@ const (
 
 // Device is one PCI Express device behind a root port of its own, and stands for a GPU. QEMU has no GPU, but for
 // whoever watches the bus alone an NVMe controller differs only in its class and IDs: it has a link with a speed and a
-// width, a driver that is built into the guest's kernel, and it can be taken off the bus.
+// width, a driver that is built into the guest's kernel, and it can be taken off the bus. QEMU's NVMe controller is
+// 1b36:0010 of class 0108, and its link is 2.5 GT/s on one lane, which is its own maximum, whatever its port could do.
 type Device struct {
 	// ID names it: lower-case letters, digits and dashes, beginning with a letter.
 	ID string

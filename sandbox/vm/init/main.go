@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -19,7 +20,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "init: this program is process 1 of a test's virtual machine and does nothing elsewhere")
 		os.Exit(2)
 	}
-	if err := run(); err != nil {
+	if err := run(context.Background()); err != nil {
 		fmt.Printf("init: %v\n", err)
 	}
 	// The kernel panics when process 1 ends, and would take the reason off the screen.
@@ -30,7 +31,7 @@ func main() {
 
 // run brings the machine up and serves. The control channel is opened even if the machine could not be brought up, so
 // that the test is told why.
-func run() error {
+func run(ctx context.Context) error {
 	if err := mountKernelFilesystems(); err != nil {
 		return err
 	}
@@ -51,7 +52,7 @@ func run() error {
 		sup.process = *cfg.Agent
 		go sup.keepRunning()
 	}
-	return srv.serve()
+	return srv.serve(ctx)
 }
 
 // readConfig reads what the host put into the initramfs.

@@ -51,7 +51,7 @@ func (s *server) hello(bootErr error) error {
 }
 
 // serve answers until the port fails.
-func (s *server) serve() error {
+func (s *server) serve(ctx context.Context) error {
 	lines := bufio.NewScanner(s.port)
 	lines.Buffer(nil, wire.MaxLine)
 	for lines.Scan() {
@@ -60,7 +60,7 @@ func (s *server) serve() error {
 			continue // half a line, written before this boot: the host asks again
 		}
 		reply := wire.Reply{ID: req.ID, Op: req.Op}
-		if err := s.answer(req, &reply); err != nil {
+		if err := s.answer(ctx, req, &reply); err != nil {
 			reply.Error = err.Error()
 		}
 		if err := s.send(reply); err != nil {
@@ -83,7 +83,7 @@ func (s *server) send(reply wire.Reply) error {
 }
 
 // answer does what one request asks for.
-func (s *server) answer(req wire.Request, reply *wire.Reply) (err error) {
+func (s *server) answer(ctx context.Context, req wire.Request, reply *wire.Reply) (err error) {
 	switch req.Op {
 	case wire.OpRead:
 		reply.Data, err = readFile(req.Path)
@@ -107,7 +107,7 @@ func (s *server) answer(req wire.Request, reply *wire.Reply) (err error) {
 	case wire.OpSignal:
 		return s.agent.signal(req.Signal)
 	case wire.OpFetch:
-		reply.Data, err = fetch(req)
+		reply.Data, err = fetch(ctx, req)
 	case wire.OpReboot:
 		return reboot()
 	default:
@@ -196,12 +196,12 @@ func readKmsg() ([]byte, error) {
 }
 
 // fetch makes one request to the host over TLS, to show that an agent could.
-func fetch(r wire.Request) ([]byte, error) {
+func fetch(ctx context.Context, r wire.Request) ([]byte, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(r.Data) {
 		return nil, errors.New("no certificate to trust was given")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), fetchDeadline)
+	ctx, cancel := context.WithTimeout(ctx, fetchDeadline)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.Path, nil)
 	if err != nil {
