@@ -17,17 +17,16 @@ import (
 )
 
 // checkEachValidationNeeded takes the policy's validations away, one at a time, and finds a forbidden request that then
-// passes, or whose refusal no longer says why: each is needed, and each has a case that would fail without it. The
-// service account has every right here, or RBAC would hide what the policy does.
-func (s *apiServer) checkEachValidationNeeded(t *testing.T, agent kubernetes.Interface) {
+// passes, or whose refusal no longer says why: each from the first on is needed, and has a case that fails without it. An
+// attempt returns nil while it is refused as it should be; it is made many times and stores nothing.
+func (s *apiServer) checkEachValidationNeeded(t *testing.T, policy string, first int, attempts map[string]func() error) {
 	t.Helper()
-	attempts := s.attempts(t, agent)
-	whole, err := s.core.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), "roundhouse-agent", metav1.GetOptions{})
+	whole, err := s.core.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), policy, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range whole.Spec.Validations {
-		s.setValidations(t, slices.Delete(slices.Clone(whole.Spec.Validations), i, i+1))
+	for i := first; i < len(whole.Spec.Validations); i++ {
+		s.setValidations(t, policy, slices.Delete(slices.Clone(whole.Spec.Validations), i, i+1))
 		eventually(t, fmt.Sprintf("without validation %d a request passes", i), func() error {
 			for _, name := range slices.Sorted(maps.Keys(attempts)) {
 				if err := attempts[name](); err != nil {
@@ -37,7 +36,7 @@ func (s *apiServer) checkEachValidationNeeded(t *testing.T, agent kubernetes.Int
 			}
 			return fmt.Errorf("all %d are still refused as before", len(attempts))
 		})
-		s.setValidations(t, whole.Spec.Validations)
+		s.setValidations(t, policy, whole.Spec.Validations)
 		eventually(t, "the whole policy is enforced again", func() error {
 			for name, attempt := range attempts {
 				if err := attempt(); err != nil {
@@ -49,8 +48,17 @@ func (s *apiServer) checkEachValidationNeeded(t *testing.T, agent kubernetes.Int
 	}
 }
 
-// attempts are all forbidden requests, each saying how the answer differs from the refusal that is wanted.
-func (s *apiServer) attempts(t *testing.T, agent kubernetes.Interface) map[string]func() error {
+// attempt makes the request and says how the answer differs from the refusal that is wanted.
+func (r refused) attempt(t *testing.T, client kubernetes.Interface) func() error {
+	t.Helper()
+	return func() error {
+		_, err := r.call.do(t.Context(), client)
+		return wantRefusal(err, r.want)
+	}
+}
+
+// agentAttempts are all requests forbidden to the agent of node-a.
+func (s *apiServer) agentAttempts(t *testing.T, agent kubernetes.Interface) map[string]func() error {
 	t.Helper()
 	unbound := s.serviceAccount(t, config.AgentServiceAccount, controlplane.Binding{})
 	attempts := map[string]func() error{
@@ -65,21 +73,19 @@ func (s *apiServer) attempts(t *testing.T, agent kubernetes.Interface) map[strin
 	}
 	for _, table := range []map[string]refused{byPolicy, byRole} {
 		for name, r := range table {
-			attempts[name] = func() error {
-				_, err := r.call.dryRun().do(t.Context(), agent)
-				return wantRefusal(err, r.want)
-			}
+			r.call = r.call.dryRun()
+			attempts[name] = r.attempt(t, agent)
 		}
 	}
 	return attempts
 }
 
-// setValidations replaces the policy's validations.
-func (s *apiServer) setValidations(t *testing.T, validations []admissionv1.Validation) {
+// setValidations replaces a policy's validations.
+func (s *apiServer) setValidations(t *testing.T, name string, validations []admissionv1.Validation) {
 	t.Helper()
 	client := s.core.AdmissionregistrationV1().ValidatingAdmissionPolicies()
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
-		policy, err := client.Get(t.Context(), "roundhouse-agent", metav1.GetOptions{})
+		policy, err := client.Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
