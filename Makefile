@@ -67,8 +67,10 @@ bench: build ## Measure, and print the table of docs/benchmarks.md with its base
 	$(BIN)/roundhouse-sandbox bench $(ARGS)
 
 .PHONY: verify
-verify: generate ## Regenerate, and fail if that, or anything else, left the tree dirty.
+verify: generate ## Regenerate, and fail if that, or anything else, left the tree dirty or a go.mod untidy.
 	hack/verify-clean.sh
+	go mod tidy -diff
+	cd sandbox && go mod tidy -diff
 
 .PHONY: clean
 clean: ## Remove what was built and cached here; Go's own caches stay.
