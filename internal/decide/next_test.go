@@ -1,0 +1,360 @@
+package decide
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+)
+
+func TestOneOfEightGoesRound(t *testing.T) {
+	w := newWorld(t)
+	w.job("infer-3", bad)
+	w.job("train-0", "GPU-0")
+	w.fault("Xid79", bad)
+	if d := w.run(); d.Reason != ReasonWaitingForPods && d.Reason != ReasonEvicting {
+		t.Fatalf("first rest: %+v", d)
+	}
+	if d := w.run(); d.Reason != ReasonWaitingForIdle {
+		t.Fatalf("the other seven are waited for, got %+v", d)
+	}
+	if diff := cmp.Diff([]string{"infer-3"}, w.evicted); diff != "" {
+		t.Errorf("only the bad device's pod moves: %s", diff)
+	}
+	if w.slot || len(w.node.Annotations) > 0 {
+		t.Error("slot and claim are given back while waiting")
+	}
+	if !strings.Contains(w.rem.Status.Message, "2.0 device-hours") && !strings.Contains(w.rem.Status.Message, "device-hours") {
+		t.Errorf("the wait says what a reboot would cost: %q", w.rem.Status.Message)
+	}
+	w.pods = nil
+	w.run()
+	if w.rem.Status.Phase != v1alpha1.PhaseRepairing || len(w.asked) != 1 {
+		t.Fatalf("idle: asked %v in %s", w.asked, w.rem.Status.Phase)
+	}
+	w.pass(10 * time.Minute)
+	w.reboot("boot-2", true)
+	w.run()
+	w.pass(time.Minute)
+	w.run()
+	if w.rem.Status.Phase != v1alpha1.PhaseProbation {
+		t.Fatalf("after proof: %s %s", w.rem.Status.Phase, w.rem.Status.Message)
+	}
+	if len(w.node.Spec.Taints) > 0 || w.slot || len(w.rem.Status.Quarantined) > 0 {
+		t.Error("in probation nothing of ours is on the node")
+	}
+	w.pass(time.Hour)
+	w.run()
+	if w.rem.Status.Phase != v1alpha1.PhaseSucceeded {
+		t.Fatalf("after probation: %s", w.rem.Status.Phase)
+	}
+	if err := w.clean(); err != nil {
+		t.Error(err)
+	}
+	if len(w.asked) != 1 {
+		t.Errorf("one reboot, got %v", w.asked)
+	}
+}
+
+// rest says in which phase and for which reason an incident comes to rest.
+type rest struct {
+	Phase  v1alpha1.Phase
+	Reason string
+}
+
+func TestWherePendingRests(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*world)
+		want   rest
+		on     bool
+	}{
+		"observe only explains": {
+			func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeObserve },
+			rest{v1alpha1.PhasePending, ReasonModeObserve}, false},
+		"quarantine mode keeps new work off and stays": {
+			func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeQuarantine },
+			rest{v1alpha1.PhaseQuarantined, ReasonQuarantineOnly}, true},
+		"a hold stops disruption, not quarantine": {
+			func(w *world) { w.hold(v1alpha1.HoldDisruption) },
+			rest{v1alpha1.PhasePending, ReasonHeld}, true},
+		"a hold of everything stops quarantine too": {
+			func(w *world) { w.hold(v1alpha1.HoldEverything) },
+			rest{v1alpha1.PhasePending, ReasonHeld}, false},
+		"a full budget is waited for": {
+			func(w *world) { w.full = true },
+			rest{v1alpha1.PhasePending, ReasonBudgetExhausted}, true},
+		"somebody else's claim is honoured": {
+			func(w *world) { w.foreign = []Claim{{By: "kured", What: "rebooting"}} },
+			rest{v1alpha1.PhasePending, ReasonForeignClaim}, true},
+		"blindness disrupts nothing": {
+			func(w *world) { w.reports = false },
+			rest{v1alpha1.PhasePending, ReasonNotReporting}, true},
+		"a running job is waited for": {
+			func(w *world) { w.job("train-0", "GPU-0") },
+			rest{v1alpha1.PhasePending, ReasonWaitingForIdle}, true},
+		"the third repair of the same hardware is the last": {
+			func(w *world) { w.past = 3 },
+			rest{v1alpha1.PhaseEscalated, ReasonRepairLimit}, true},
+		"an agent that cannot do any rung leaves it to a human": {
+			func(w *world) { w.health.Status.SupportedActions = nil },
+			rest{v1alpha1.PhaseEscalated, ReasonHumanAsked}, true},
+		"an idle node is repaired": {
+			func(*world) {},
+			rest{v1alpha1.PhaseRepairing, ReasonActionRunning}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			tc.change(w)
+			w.fault("Xid79", bad)
+			w.run()
+			w.run()
+			got := rest{w.rem.Status.Phase, w.rem.Status.Reason}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("%s\n%v\n%s", diff, w.reasons, w.rem.Status.Message)
+			}
+			if on := len(w.rem.Status.Quarantined) > 0; on != tc.on {
+				t.Errorf("quarantined %v, want %v", on, tc.on)
+			}
+			if w.rem.Status.WouldChange == "" {
+				t.Error("a wait says what would change it")
+			}
+		})
+	}
+}
+
+func (w *world) hold(kind v1alpha1.HoldKind) {
+	w.holds = append(w.holds, v1alpha1.RemediationHold{ObjectMeta: metav1.ObjectMeta{Name: "night"},
+		Spec: v1alpha1.RemediationHoldSpec{Holds: kind, Reason: "demo", RequestedBy: "y.sato"}})
+}
+
+// The order of the gates is part of the policy: a human comes before the brake, and both before the budget.
+func TestTheFirstGateThatIsClosedSpeaks(t *testing.T) {
+	w := newWorld(t)
+	w.fault("Xid79", bad)
+	w.full, w.reports = true, false
+	w.foreign = []Claim{{By: "kured"}}
+	w.hold(v1alpha1.HoldDisruption)
+	w.past = 3
+	var got []string
+	for _, open := range []func(){
+		func() { w.rem, w.past = nil, 0 }, func() { w.holds = nil }, func() { w.foreign = nil }, func() { w.reports = true }, func() { w.full = false },
+	} {
+		w.run()
+		got = append(got, w.rem.Status.Reason)
+		open()
+		w.slot = false
+	}
+	w.run()
+	got = append(got, w.rem.Status.Reason)
+	want := []string{ReasonRepairLimit, ReasonHeld, ReasonForeignClaim, ReasonNotReporting, ReasonBudgetExhausted, ReasonActionAsked}
+	if got[5] == ReasonActionRunning {
+		got[5] = ReasonActionAsked
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestNothingIsWrong(t *testing.T) {
+	w := newWorld(t)
+	w.health.Status.Faults = []v1alpha1.Fault{{Code: "Xid45", Class: v1alpha1.ClassApplication, Severity: v1alpha1.SeverityInfo, Count: 1 << 16}}
+	if w.run(); w.rem != nil {
+		t.Errorf("an application's own fault opens nothing, got %v", w.rem.Name)
+	}
+}
+
+func TestARelapseClimbs(t *testing.T) {
+	w := newWorld(t)
+	w.fault("Xid79", bad)
+	w.run()
+	w.run()
+	w.reboot("boot-2", true)
+	w.run()
+	w.pass(time.Minute)
+	w.run()
+	w.fault("Xid79", bad)
+	w.run()
+	w.run()
+	if got := (rest{w.rem.Status.Phase, w.rem.Status.Reason}); got != (rest{v1alpha1.PhaseEscalated, ReasonAttemptsSpent}) {
+		t.Errorf("a relapse climbs past the rung that did not last: %v %v", got, w.reasons)
+	}
+	if len(w.asked) != 1 || w.rem.Status.Attempts[0].Result != v1alpha1.AttemptRelapsed {
+		t.Errorf("asked %v, attempts %v", w.asked, w.rem.Status.Attempts)
+	}
+	if len(w.rem.Status.Quarantined) == 0 {
+		t.Error("a device that waits for a human stays out")
+	}
+}
+
+func TestARebootThatDoesNotRepairIsTriedAgainThenLeftToAHuman(t *testing.T) {
+	w := newWorld(t)
+	w.fault("Xid79", bad)
+	for _, boot := range []string{"boot-2", "boot-3"} {
+		w.run()
+		w.run()
+		w.pass(time.Minute)
+		w.reboot(boot, false)
+		w.run()
+		w.pass(2 * time.Minute)
+	}
+	w.run()
+	w.run()
+	if got := w.rem.Status.Phase; got != v1alpha1.PhaseEscalated || len(w.asked) != 2 {
+		t.Errorf("after two reboots: %s, asked %v, %v", got, w.asked, w.reasons)
+	}
+	if !w.snapshot().nodeTainted() {
+		t.Error("a node that nothing has proved fit stays out")
+	}
+	w.clear()
+	w.run()
+	w.pass(2 * time.Minute)
+	w.run()
+	if w.rem.Status.Phase != v1alpha1.PhaseProbation {
+		t.Errorf("a part replaced is proved and returned: %s %s", w.rem.Status.Phase, w.rem.Status.Message)
+	}
+}
+
+func TestCancelStopsWhatHasNotHappened(t *testing.T) {
+	for name, stage := range map[string]func(*world){
+		"while waiting": func(w *world) { w.full = true; w.run() },
+		"while draining": func(w *world) {
+			w.job("infer-3", bad)
+			w.run()
+		},
+		"after asking": func(w *world) { w.run() },
+		"while verifying": func(w *world) {
+			w.run()
+			w.run()
+			w.reboot("boot-2", false)
+			w.run()
+		},
+		"in probation": func(w *world) {
+			w.run()
+			w.run()
+			w.reboot("boot-2", true)
+			w.run()
+			w.pass(time.Minute)
+			w.run()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.fault("Xid79", bad)
+			stage(w)
+			asked, evicted := len(w.asked), len(w.evicted)
+			w.rem.Spec.Cancel = true
+			w.run()
+			w.run()
+			if w.rem.Status.Phase != v1alpha1.PhaseCancelled {
+				t.Fatalf("%s, %v", w.rem.Status.Phase, w.reasons)
+			}
+			if len(w.asked) != asked || len(w.evicted) != evicted {
+				t.Errorf("something happened after the cancel: %v %v", w.asked, w.evicted)
+			}
+			if w.health.Spec.Action != nil && w.health.Status.Action == nil {
+				t.Error("what the agent was asked and has not begun must be taken back")
+			}
+			if err := w.clean(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestASecondFaultJoins(t *testing.T) {
+	w := newWorld(t)
+	w.job("train-0", "GPU-0")
+	w.fault("Xid79", bad)
+	w.run()
+	w.fault("Xid79", "GPU-5")
+	w.run()
+	if diff := cmp.Diff([]string{bad, "GPU-5"}, w.rem.Spec.Devices); diff != "" {
+		t.Error(diff)
+	}
+	if len(w.rem.Status.Quarantined) != 2 {
+		t.Errorf("both are kept out: %v", w.rem.Status.Quarantined)
+	}
+}
+
+func TestTheRatioBringsTheMomentForward(t *testing.T) {
+	w := newWorld(t)
+	w.policy.Spec.Devices = &v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: percent("37%")}}
+	w.job("train-0", "GPU-0")
+	w.fault("Xid79", bad)
+	w.run()
+	if w.rem.Status.Reason != ReasonWaitingForIdle {
+		t.Fatalf("one of eight waits: %s", w.rem.Status.Reason)
+	}
+	w.fault("Xid79", "GPU-5") // 37% of eight, rounded down, is two.
+	w.run()
+	w.run()
+	if !slices.Contains(w.evicted, "train-0") {
+		t.Errorf("two of eight are repaired at once: %v", w.reasons)
+	}
+}
+
+func TestEveryWaitHasADeadline(t *testing.T) {
+	for name, change := range map[string]func(*world){
+		"for idle":       func(w *world) { w.job("train-0", "GPU-0") },
+		"for a budget":   func(w *world) { w.full = true },
+		"for somebody":   func(w *world) { w.foreign = []Claim{{By: "kured"}} },
+		"for the agent":  func(w *world) { w.reports = false },
+		"for the reboot": func(*world) {},
+		"for the proof":  func(w *world) { w.run(); w.run(); w.health.Status.BootID = "boot-2" },
+		"for pods to end": func(w *world) {
+			w.job("infer-3", bad)
+			w.run()
+			w.pods[0].DeletionTimestamp = &metav1.Time{Time: w.now}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.fault("Xid79", bad)
+			if name == "for pods to end" {
+				w.job("infer-3", bad)
+				w.pods[0].DeletionTimestamp = &metav1.Time{Time: w.now}
+			} else {
+				change(w)
+			}
+			for range 200 {
+				w.run()
+				if w.rem.Status.Phase == v1alpha1.PhaseEscalated {
+					return
+				}
+				w.pass(30 * time.Minute)
+			}
+			t.Errorf("after 100 hours: %s %s", w.rem.Status.Phase, w.rem.Status.Message)
+		})
+	}
+}
+
+func TestNodeGoneInheritsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.fault("Xid79", bad)
+	w.run()
+	w.node = nil
+	w.run()
+	w.run()
+	if w.rem.Status.Phase != v1alpha1.PhaseNodeGone {
+		t.Fatalf("%s", w.rem.Status.Phase)
+	}
+	if err := w.clean(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNamesFitATaintAndAreTheSameForTheSame(t *testing.T) {
+	f := v1alpha1.Fault{Code: "Xid79", Device: bad, FirstSeen: metav1.NewTime(start)}
+	long := strings.Repeat("a", 48) + ".example.com"
+	if n := name(long, "uid", f); len(n) > 63 || strings.Contains(n, ".-") || strings.Contains(n, "--") {
+		t.Errorf("%q (%d)", n, len(n))
+	}
+	if name("a", "uid", f) != name("a", "uid", f) || name("a", "uid", f) == name("a", "other", f) {
+		t.Error("a name is made of the node's UID and the fault")
+	}
+}

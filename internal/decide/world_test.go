@@ -1,0 +1,353 @@
+package decide
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/drain"
+	"github.com/roundhouse-dev/roundhouse/internal/history"
+)
+
+// world carries decisions out on paper, so that whole sequences can be read and broken.
+type world struct {
+	t      *testing.T
+	now    time.Time
+	policy *v1alpha1.RemediationPolicy
+	node   *corev1.Node
+	health *v1alpha1.NodeHealth
+	rem    *v1alpha1.Remediation
+	pods   []corev1.Pod
+	holds  []v1alpha1.RemediationHold
+	// reports is whether the agent's word is fresh; full whether every budget is.
+	reports, full bool
+	slot          bool
+	foreign       []Claim
+	past          int
+	// evicted, asked and withdrawn are what was done; reasons what was said.
+	evicted, asked []string
+	withdrawn      int
+	reasons        []string
+}
+
+var start = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+
+const bad = "GPU-3"
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, now: start, reports: true, policy: trainingPolicy()}
+	w.node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "gpu-17", UID: "node-uid"}}
+	w.health = &v1alpha1.NodeHealth{
+		Spec: v1alpha1.NodeHealthSpec{NodeUID: "node-uid"},
+		Status: v1alpha1.NodeHealthStatus{BootID: "boot-1", SupportedActions: []v1alpha1.ActionType{v1alpha1.ActionReboot},
+			CompletedRound: &v1alpha1.Round{BootID: "boot-1", At: metav1.NewTime(start)}},
+	}
+	for i := range 8 {
+		w.health.Status.Devices = append(w.health.Status.Devices,
+			v1alpha1.Device{ID: fmt.Sprintf("GPU-%d", i), Slot: fmt.Sprint(i), Health: v1alpha1.DeviceHealthy})
+	}
+	return w
+}
+
+// trainingPolicy waits for idle, reboots up to twice, then asks a human.
+func trainingPolicy() *v1alpha1.RemediationPolicy {
+	return &v1alpha1.RemediationPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "training", Generation: 1},
+		Spec: v1alpha1.RemediationPolicySpec{
+			Mode: v1alpha1.ModeRemediate,
+			Rules: []v1alpha1.Rule{
+				{Name: "application", Match: v1alpha1.RuleMatch{Classes: []v1alpha1.FaultClass{v1alpha1.ClassApplication}}, Response: v1alpha1.ResponseIgnore},
+				{Name: "critical", Match: v1alpha1.RuleMatch{Severities: []v1alpha1.Severity{v1alpha1.SeverityCritical}},
+					Response: v1alpha1.ResponseRepair, When: v1alpha1.WhenIdle, Deadline: &metav1.Duration{Duration: 12 * time.Hour},
+					Ladder: []string{"reset-device", "reboot", "send-back"}},
+			},
+			Rungs: []v1alpha1.Rung{
+				{Name: "reset-device", Action: v1alpha1.RungResetDevice},
+				{Name: "reboot", Action: v1alpha1.RungReboot, Timeout: &metav1.Duration{Duration: 20 * time.Minute}, Attempts: ptr.To(int32(2))},
+				{Name: "send-back", Action: v1alpha1.RungEscalate, Message: "send it back"},
+			},
+			Verify:    &v1alpha1.Verify{Settle: &metav1.Duration{Duration: time.Minute}},
+			Probation: &metav1.Duration{Duration: time.Hour},
+		},
+	}
+}
+
+// match stands for internal/policy: class Application falls under the first rule, Critical under the second.
+func (w *world) match(f v1alpha1.Fault) Matched {
+	m := Matched{Fault: f}
+	for i := range w.policy.Spec.Rules {
+		r := &w.policy.Spec.Rules[i]
+		if slices.Contains(r.Match.Classes, f.Class) || slices.Contains(r.Match.Severities, f.Severity) {
+			m.Rule = r
+			break
+		}
+	}
+	return m
+}
+
+func (w *world) fault(code, device string) {
+	w.health.Status.Faults = append(w.health.Status.Faults, v1alpha1.Fault{Code: code, Check: "kernel-log", Device: device, Class: v1alpha1.ClassHardware,
+		Severity: v1alpha1.SeverityCritical, Recommended: v1alpha1.RecommendReboot, FirstSeen: metav1.NewTime(w.now), LastSeen: metav1.NewTime(w.now), Count: 1, Root: true})
+	w.setHealth(device, v1alpha1.DeviceUnhealthy)
+}
+
+func (w *world) setHealth(id string, h v1alpha1.DeviceHealth) {
+	for i := range w.health.Status.Devices {
+		if w.health.Status.Devices[i].ID == id {
+			w.health.Status.Devices[i].Health = h
+		}
+	}
+}
+
+func (w *world) clear() {
+	w.health.Status.Faults = nil
+	for i := range w.health.Status.Devices {
+		w.health.Status.Devices[i].Health = v1alpha1.DeviceHealthy
+	}
+}
+
+func (w *world) job(name string, devices ...string) {
+	w.pods = append(w.pods, corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ml", Name: name, UID: types.UID(name), Annotations: map[string]string{"devices": fmt.Sprint(devices)},
+			OwnerReferences: []metav1.OwnerReference{{Kind: "Job", Name: name, Controller: ptr.To(true)}}},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &metav1.Time{Time: start.Add(-2 * time.Hour)}},
+	})
+}
+
+func (w *world) snapshot() *Snapshot {
+	s := &Snapshot{Now: w.now, Remediation: w.rem, Node: w.node, Health: w.health, Reporting: w.reports, NotReportingWhy: "silent",
+		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotHeld: w.slot, PastRepairs: w.past,
+		Otherwise: NotOffered, Handles: map[string]Handle{}}
+	if w.policy == nil {
+		s.Policy = Governing{}
+	}
+	if w.node != nil {
+		_, s.ClaimHeld = w.node.Annotations[v1alpha1.AnnotationClaim]
+	}
+	for _, f := range w.health.Status.Faults {
+		m := Matched{Fault: f}
+		if w.policy != nil {
+			m = w.match(f)
+		}
+		s.Faults = append(s.Faults, m)
+	}
+	for i, d := range w.health.Status.Devices {
+		s.Handles[d.ID] = Handle{Offer: OfferedByDRA, Driver: "gpu.example.com", Pool: "gpu-17", Device: fmt.Sprintf("gpu-%d", i)}
+	}
+	w.plan(s)
+	return s
+}
+
+func (w *world) plan(s *Snapshot) {
+	if w.rem == nil {
+		return
+	}
+	holding := map[types.UID][]string{}
+	for _, p := range w.pods {
+		for _, d := range w.health.Status.Devices {
+			if p.Annotations["devices"] == fmt.Sprint([]string{d.ID}) {
+				holding[p.UID] = []string{d.ID}
+			}
+		}
+	}
+	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: w.rem.Spec.Devices}
+	node := drain.Make(in)
+	in.Scope = drain.ScopeDevice
+	device := drain.Make(in)
+	s.NodePlan, s.DevicePlan = &node, &device
+}
+
+// run steps until a decision waits, and gives it.
+func (w *world) run() Decision {
+	w.t.Helper()
+	for range 40 {
+		s := w.snapshot()
+		if w.rem == nil {
+			rem, ok := Open(s)
+			if !ok {
+				return Decision{}
+			}
+			rem.UID, rem.CreationTimestamp = "rem-uid", metav1.NewTime(w.now)
+			w.rem = rem
+			continue
+		}
+		d := Next(s)
+		if d.Do == Reserve && w.full {
+			s.Refused = &Refusal{Reason: ReasonBudgetExhausted, Message: "1 of 1 is out", WouldChange: "a node returns"}
+			d = Next(s)
+		}
+		w.apply(d)
+		if d.Requeue > 0 || d.Do == Record {
+			return d
+		}
+	}
+	w.t.Fatalf("no rest after 40 steps: %v", w.reasons)
+	return Decision{}
+}
+
+// apply does on paper what internal/controller/remediation does on the API.
+func (w *world) apply(d Decision) {
+	w.t.Helper()
+	w.disruptive(d)
+	st := &w.rem.Status
+	switch d.Do {
+	case Amend:
+		w.rem.Spec.Devices = append(w.rem.Spec.Devices, d.Devices...)
+		w.rem.Spec.Quarantine = append(w.rem.Spec.Quarantine, d.Intents...)
+		return
+	case Quarantine:
+		for _, q := range w.rem.Spec.Quarantine {
+			if q.Kind == v1alpha1.QuarantineNodeTaint {
+				w.taint(true)
+			}
+			if !slices.ContainsFunc(st.Quarantined, func(on v1alpha1.Quarantined) bool { return on.Name == q.Name }) {
+				st.Quarantined = append(st.Quarantined, v1alpha1.Quarantined{Kind: q.Kind, Name: q.Name, DeviceID: q.DeviceID})
+			}
+		}
+	case Unquarantine:
+		st.Quarantined = nil
+		w.unclaim(false)
+	case Reserve:
+		w.slot = true
+		return
+	case ClaimNode:
+		metav1.SetMetaDataAnnotation(&w.node.ObjectMeta, v1alpha1.AnnotationClaim, "x")
+		if d.TaintNode {
+			w.taint(true)
+		}
+		return
+	case Unclaim:
+		keep := d.KeepTaint || slices.ContainsFunc(w.rem.Spec.Quarantine, func(q v1alpha1.QuarantineIntent) bool { return q.Kind == v1alpha1.QuarantineNodeTaint })
+		w.unclaim(keep)
+	case Free:
+		w.slot = false
+		return
+	case Evict:
+		for _, m := range d.Evict {
+			w.evicted = append(w.evicted, m.Pod.Name)
+			w.pods = slices.DeleteFunc(w.pods, func(p corev1.Pod) bool { return p.UID == m.Pod.UID })
+		}
+	case Ask:
+		w.health.Spec.Action = d.Action
+		w.asked = append(w.asked, d.Action.ID)
+	case Withdraw:
+		w.health.Spec.Action = nil
+		w.withdrawn++
+		w.unclaim(false)
+	case Record:
+		w.rem.Finalizers = nil
+	}
+	w.describe(d)
+}
+
+func (w *world) describe(d Decision) {
+	st := &w.rem.Status
+	now := metav1.NewTime(w.now)
+	if d.Attempt != nil {
+		history.Tried(st, *d.Attempt)
+	}
+	if st.Phase != d.Phase || st.Reason != d.Reason {
+		w.reasons = append(w.reasons, string(d.Phase)+"/"+d.Reason)
+	}
+	if st.Phase != d.Phase {
+		st.Since, st.Deadline = &now, nil
+	}
+	if d.Deadline != nil {
+		at := metav1.NewTime(*d.Deadline)
+		st.Deadline = &at
+	}
+	if d.Step != nil {
+		st.Step = d.Step
+	}
+	if d.Drain != nil {
+		st.Drain = d.Drain
+	}
+	if d.Restart != nil {
+		st.Restart, st.Step = d.Restart, nil
+	}
+	st.Phase, st.Reason, st.Message, st.WouldChange, st.Rule = d.Phase, d.Reason, d.Message, d.WouldChange, d.Rule
+}
+
+// disruptive fails the test where something disruptive is decided on without what it needs.
+func (w *world) disruptive(d Decision) {
+	w.t.Helper()
+	if d.Do != Evict && d.Do != Ask {
+		return
+	}
+	_, claimed := w.node.Annotations[v1alpha1.AnnotationClaim]
+	switch {
+	case !claimed:
+		w.t.Errorf("%s without the claim", d.Do)
+	case !w.slot:
+		w.t.Errorf("%s without a budget slot", d.Do)
+	case w.policy == nil || w.policy.Spec.Mode != v1alpha1.ModeRemediate:
+		w.t.Errorf("%s in a mode that does not allow it", d.Do)
+	case len(w.holds) > 0:
+		w.t.Errorf("%s while held", d.Do)
+	case !w.reports:
+		w.t.Errorf("%s while blind", d.Do)
+	case len(w.foreign) > 0:
+		w.t.Errorf("%s while somebody else works on the node", d.Do)
+	}
+}
+
+func (w *world) taint(on bool) {
+	w.node.Spec.Taints = slices.DeleteFunc(w.node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == v1alpha1.TaintQuarantined })
+	if on {
+		w.node.Spec.Taints = append(w.node.Spec.Taints, corev1.Taint{Key: v1alpha1.TaintQuarantined, Value: w.rem.Name, Effect: corev1.TaintEffectNoSchedule})
+	}
+}
+
+func (w *world) unclaim(keepTaint bool) {
+	if w.node == nil {
+		return
+	}
+	delete(w.node.Annotations, v1alpha1.AnnotationClaim)
+	if !keepTaint {
+		w.taint(false)
+	}
+}
+
+// reboot starts the node anew with or without its fault, as an agent that was asked would.
+func (w *world) reboot(boot string, repaired bool) {
+	if repaired {
+		w.clear()
+	}
+	w.health.Status.BootID = boot
+	w.health.Status.Boots = append(w.health.Status.Boots, v1alpha1.Boot{ID: boot, At: metav1.NewTime(w.now)})
+	w.health.Status.CompletedRound = &v1alpha1.Round{BootID: boot, At: metav1.NewTime(w.now)}
+	if a := w.health.Spec.Action; a != nil {
+		w.health.Status.CompletedRound.AfterAction = a.ID
+		w.health.Status.Action = &v1alpha1.ActionStatus{ID: a.ID, State: v1alpha1.ActionDone, Result: v1alpha1.ResultSucceeded}
+	}
+}
+
+func (w *world) pass(d time.Duration) { w.now = w.now.Add(d) }
+
+// clean says whether nothing of ours is left on.
+func (w *world) clean() error {
+	switch {
+	case len(w.rem.Status.Quarantined) > 0:
+		return fmt.Errorf("quarantine left: %v", w.rem.Status.Quarantined)
+	case w.slot:
+		return fmt.Errorf("budget slot left")
+	case w.node != nil && len(w.node.Annotations) > 0:
+		return fmt.Errorf("claim left: %v", w.node.Annotations)
+	case w.node != nil && len(w.node.Spec.Taints) > 0:
+		return fmt.Errorf("taint left: %v", w.node.Spec.Taints)
+	case len(w.rem.Finalizers) > 0:
+		return fmt.Errorf("finalizer left")
+	}
+	return nil
+}
+
+var percent = intstr.FromString
