@@ -1,0 +1,46 @@
+// Package debounce lets a loop that looks at everything at once run once for many events.
+package debounce
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+)
+
+// Everything is the one request of such a loop.
+var Everything = reconcile.Request{NamespacedName: types.NamespacedName{Name: "everything"}}
+
+type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+
+// Handler asks for one turn, after the events of this while have come in. The queue keeps one request at most.
+func Handler(after time.Duration) handler.EventHandler {
+	return handler.Funcs{
+		CreateFunc: func(_ context.Context, _ event.TypedCreateEvent[client.Object], q queue) {
+			q.AddAfter(Everything, after)
+		},
+		UpdateFunc: func(_ context.Context, _ event.TypedUpdateEvent[client.Object], q queue) {
+			q.AddAfter(Everything, after)
+		},
+		DeleteFunc: func(_ context.Context, _ event.TypedDeleteEvent[client.Object], q queue) {
+			q.AddAfter(Everything, after)
+		},
+		GenericFunc: func(_ context.Context, _ event.TypedGenericEvent[client.Object], q queue) {
+			q.AddAfter(Everything, after)
+		},
+	}
+}
+
+// Start asks for the first turn, where no object is there to ask for it.
+func Start() source.Source {
+	return source.Func(func(_ context.Context, q queue) error {
+		q.Add(Everything)
+		return nil
+	})
+}
