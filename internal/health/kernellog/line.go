@@ -134,7 +134,11 @@ func parseXid(b []byte) Line {
 	// A MIG instance is part of the GPU at this address, and the GPU is what can be repaired.
 	for _, part := range [...]string{" GPU-I:", " GPU-CI:"} {
 		if r, found := bytes.CutPrefix(b, []byte(part)); found {
-			_, b = digits(r)
+			n, r := digits(r)
+			if n < 0 {
+				return Line{}
+			}
+			b = r
 		}
 	}
 	code, b, ok := parseCode(b)
