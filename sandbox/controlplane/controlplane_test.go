@@ -135,7 +135,11 @@ func TestAComponentThatDiesIsReportedWithItsLog(t *testing.T) {
 func TestAFailedStartSaysWhyAndLeavesNothing(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
+	began := time.Now()
 	_, err := Start(t.Context(), Options{ExtraArgs: map[Component]map[string]string{APIServer: {"no-such-flag": "1"}}})
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("noticed after %s, as if it had waited for the deadline", took)
+	}
 	if err == nil {
 		t.Fatal("an API server with an unknown flag became ready")
 	}

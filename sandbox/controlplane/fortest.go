@@ -53,8 +53,7 @@ func ForTest(t testing.TB, options Options) *ControlPlane {
 //		}))
 //	}
 func RunTests(m *testing.M, options Options, use func(*ControlPlane) error) int {
-	// TestMain is a main: no caller has a context to give.
-	ctx, cancel := context.WithTimeout(context.Background(), testStart)
+	ctx, cancel := context.WithTimeout(context.Background(), testStart) //nolint:forbidigo // TestMain is a main: no caller has a context to give.
 	defer cancel()
 	cp, err := Start(ctx, options)
 	if err != nil {
