@@ -39,8 +39,9 @@ func rungRank(a v1alpha1.RungAction) int {
 		return rank(v1alpha1.RecommendResetDevice)
 	case v1alpha1.RungReboot:
 		return rank(v1alpha1.RecommendReboot)
+	default:
+		return rank(v1alpha1.RecommendHuman)
 	}
-	return rank(v1alpha1.RecommendHuman)
 }
 
 // rung is a step of a ladder as the incident meets it.

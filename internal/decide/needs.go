@@ -43,8 +43,9 @@ func Look(s *Snapshot) Needs {
 		return Needs{Foreign: !s.started()}
 	case v1alpha1.PhaseVerifying:
 		return Needs{}
+	default:
+		return Needs{Slot: true}
 	}
-	return Needs{Slot: true}
 }
 
 // unplaced says whether a bad device has no intent, or a fault is on a device that has not joined.

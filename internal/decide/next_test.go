@@ -266,6 +266,50 @@ func TestCancelStopsWhatHasNotHappened(t *testing.T) {
 	}
 }
 
+func TestAHoldAfterAskingTakesTheActionBack(t *testing.T) {
+	w := newWorld(t)
+	w.fault("Xid79", bad)
+	w.run()
+	w.hold(v1alpha1.HoldDisruption)
+	w.run()
+	if w.withdrawn != 1 || w.rem.Status.Reason != ReasonHeld {
+		t.Errorf("withdrawn %d times, then %s", w.withdrawn, w.rem.Status.Reason)
+	}
+	w.holds = nil
+	w.run()
+	if len(w.asked) != 2 || w.asked[0] == w.asked[1] {
+		t.Errorf("asked anew under another id: %v", w.asked)
+	}
+}
+
+func TestWhatHasBegunIsLetEnd(t *testing.T) {
+	w := newWorld(t)
+	w.fault("Xid79", bad)
+	w.run()
+	w.answer(v1alpha1.ActionStarted, "")
+	w.hold(v1alpha1.HoldDisruption)
+	w.rem.Spec.Cancel = true
+	w.run()
+	if w.withdrawn != 0 || w.rem.Status.Phase != v1alpha1.PhaseRepairing {
+		t.Errorf("nobody can stop a reboot: %s, withdrawn %d", w.rem.Status.Phase, w.withdrawn)
+	}
+}
+
+func TestAFaultOfTheNodeIsDisprovedThoughEveryDeviceIsHealthy(t *testing.T) {
+	w := newWorld(t)
+	w.fault("KernelHung", "")
+	w.run()
+	w.run()
+	w.reboot("boot-2", true)
+	w.fault("KernelHung", "")
+	w.run()
+	w.pass(time.Minute)
+	w.run()
+	if w.rem.Status.Phase == v1alpha1.PhaseProbation || w.rem.Status.Attempts[0].Result != v1alpha1.AttemptNotRepaired {
+		t.Errorf("%s, %v", w.rem.Status.Phase, w.rem.Status.Attempts)
+	}
+}
+
 func TestASecondFaultJoins(t *testing.T) {
 	w := newWorld(t)
 	w.job("train-0", "GPU-0")
@@ -354,7 +398,8 @@ func TestNamesFitATaintAndAreTheSameForTheSame(t *testing.T) {
 	if n := name(long, "uid", f); len(n) > 63 || strings.Contains(n, ".-") || strings.Contains(n, "--") {
 		t.Errorf("%q (%d)", n, len(n))
 	}
-	if name("a", "uid", f) != name("a", "uid", f) || name("a", "uid", f) == name("a", "other", f) {
+	again := f
+	if name("a", "uid", f) != name("a", "uid", again) || name("a", "uid", f) == name("a", "other", f) {
 		t.Error("a name is made of the node's UID and the fault")
 	}
 }

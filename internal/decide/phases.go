@@ -47,8 +47,9 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 		return []rule{nodeGone, cancelled, letGo, relapsed, probationOver, watchOn}
 	case v1alpha1.PhaseEscalated:
 		return []rule{nodeGone, cancelled, lowered, replaced, letGoUnlessOut, retryApproved, watchOn}
+	default:
+		return []rule{tidy, record}
 	}
-	return []rule{tidy, record}
 }
 
 // finish fills in what every decision says.

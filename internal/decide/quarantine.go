@@ -61,6 +61,8 @@ func (s *Snapshot) lackingIntents(devices []string) []v1alpha1.QuarantineIntent 
 				continue // the kubelet offers none of them any more: that is the quarantine.
 			}
 			return append(out, s.nodeIntent(have)...)
+		default:
+			// Not offered: nothing new reaches it.
 		}
 	}
 	return out

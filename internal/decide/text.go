@@ -92,8 +92,9 @@ func (s *Snapshot) wouldRepair(r *v1alpha1.Rule) string {
 		return what + " when idle"
 	case v1alpha1.WhenWindow:
 		return what + " in a window"
+	default:
+		return what + " at once"
 	}
-	return what + " at once"
 }
 
 func (s *Snapshot) idleText(p drain.Plan) string {

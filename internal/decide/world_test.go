@@ -245,6 +245,8 @@ func (w *world) apply(d Decision) {
 		w.unclaim(false)
 	case Record:
 		w.rem.Finalizers = nil
+	default:
+		// Wait and Move only describe.
 	}
 	w.describe(d)
 }

@@ -122,6 +122,8 @@ func Digest(rem *v1alpha1.Remediation, now time.Time) v1alpha1.DeviceIncident {
 		case v1alpha1.AttemptRelapsed:
 			in.Repairs++
 			in.Relapses++
+		default:
+			// Nothing came back into service.
 		}
 	}
 	if rem.Status.Phase.Over() {
