@@ -1,0 +1,114 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
+)
+
+// tones are what the states look like where there is colour.
+var tones = map[State]text.Tone{
+	Healthy: text.Good, Succeeded: text.Good, Probation: text.Good,
+	Unknown: text.Waiting, NoAgent: text.Waiting, Waiting: text.Waiting, Held: text.Waiting, Braked: text.Waiting,
+	Observing: text.Waiting, Quarantined: text.Waiting, Cancelled: text.Waiting,
+	Draining: text.Busy, Repairing: text.Busy, Verifying: text.Busy,
+	Faulty: text.Bad, Escalated: text.Bad, NoSuchNode: text.Bad, NodeGone: text.Waiting,
+}
+
+// words are the states as the header shows them, where the name alone reads badly.
+var words = map[State]string{NoAgent: "NO AGENT", NoSuchNode: "NO SUCH NODE", NodeGone: "NODE GONE"}
+
+// Word is a state in capital letters.
+func (s State) Word() string {
+	if w, ok := words[s]; ok {
+		return w
+	}
+	return strings.ToUpper(string(s))
+}
+
+// Render writes the answer as sections. Wide also shows the names of objects and the reasons.
+func (w *Why) Render(p *text.Page, wide bool) {
+	head := fmt.Sprintf("%s  %s %s", text.Clean(w.Node), w.State.Word(), w.Meaning)
+	if !strings.HasPrefix(w.Meaning, "only") && !strings.HasPrefix(w.Meaning, "for") && !strings.HasPrefix(w.Meaning, "by ") {
+		head = fmt.Sprintf("%s  %s: %s", text.Clean(w.Node), w.State.Word(), w.Meaning)
+	}
+	pad := max(2, 86-len([]rune(head)))
+	head = strings.Replace(head, w.State.Word(), p.Tint(tones[w.State], w.State.Word()), 1)
+	p.Line(head + strings.Repeat(" ", pad) + p.Clock.Minute(w.At.Time))
+
+	p.Section("What", facts(p, w.What)...)
+	p.Section("Proof", facts(p, w.Proof)...)
+	p.Section("Not seen", facts(p, w.NotSeen)...)
+	p.Section("Done", w.done(p, wide)...)
+	p.Section("Would do", w.WouldDo...)
+	p.Section("Next", w.Next...)
+	p.Section("At risk", w.AtRisk...)
+	p.Section("Waiting", facts(p, w.Waiting)...)
+	p.Section("Changes", w.Changes...)
+	if w.Deadline != nil {
+		p.Section("Deadline", p.Clock.Until(w.Deadline.At.Time)+", then: "+w.Deadline.Then)
+	}
+	p.Section("History", w.History...)
+	p.Section("Rule", w.rule()...)
+	if wide && w.Remediation != "" {
+		p.Section("Object", fmt.Sprintf("remediation %s, phase %s, reason %s", w.Remediation, w.Phase, w.Reason))
+	}
+	p.Section("Stop it", w.StopIt...)
+}
+
+func facts(p *text.Page, facts []Fact) []string {
+	out := make([]string, 0, len(facts))
+	for _, f := range facts {
+		if f.Text == "" {
+			continue
+		}
+		if f.Since != nil && !f.Since.IsZero() {
+			f.Text += ", " + p.Clock.Since(f.Since.Time)
+		}
+		out = append(out, f.Text)
+	}
+	return out
+}
+
+func (w *Why) done(p *text.Page, wide bool) []string {
+	var out []string
+	if w.DoneEarlier > 0 {
+		out = append(out, fmt.Sprintf("(%d earlier: kubectl roundhouse history %s)", w.DoneEarlier, w.Node))
+	}
+	width := 0
+	for _, e := range w.Done {
+		width = max(width, len(p.Clock.Time(e.At.Time)))
+	}
+	for _, e := range w.Done {
+		said := e.Message
+		if said == "" {
+			said = Spell(e.Reason)
+		}
+		if wide {
+			said = fmt.Sprintf("%s %s: %s", e.Phase, e.Reason, said)
+		}
+		out = append(out, fmt.Sprintf("%-*s  %s", width, p.Clock.Time(e.At.Time), said))
+	}
+	return slices.Clip(out)
+}
+
+func (w *Why) rule() []string {
+	if w.Policy == nil {
+		return []string{"no policy governs this node"}
+	}
+	g := w.Policy
+	name := g.Name
+	if g.Rule != "" {
+		name += "/" + g.Rule
+	}
+	out := []string{fmt.Sprintf("%s, generation %d, mode %s", name, g.Generation, g.Mode)}
+	if g.RuleSays != "" {
+		out = append(out, g.RuleSays)
+	}
+	if !g.Accepted {
+		out = append(out, "not accepted ("+g.Why+"): its nodes are in Observe")
+	}
+	return out
+}

@@ -1,0 +1,247 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
+)
+
+// Bounds of an answer that fits on a screen.
+const (
+	maxFaults  = 5
+	maxDone    = 12
+	maxDevices = 4
+	maxHistory = 6
+)
+
+// see fills in what is behind us: what is wrong, how it is known, what could not be seen, what was done.
+func (s *Snapshot) see(r *v1alpha1.Remediation, w *Why) {
+	w.What = s.what(r, w)
+	w.Proof = s.proof(r)
+	w.NotSeen = s.notSeen()
+	if r == nil {
+		return
+	}
+	timeline := r.Status.Timeline
+	if n := len(timeline) - maxDone; n > 0 {
+		w.DoneEarlier, timeline = n, timeline[n:]
+	}
+	w.DoneEarlier += int(r.Status.TimelineDropped)
+	for _, e := range timeline {
+		w.Done = append(w.Done, Event{At: e.At, Phase: e.Phase, Reason: e.Reason, Message: text.Clean(e.Message)})
+	}
+}
+
+func (s *Snapshot) devices(r *v1alpha1.Remediation) Devices {
+	var out Devices
+	bad := map[string]bool{}
+	if r != nil {
+		for _, id := range r.Spec.Devices {
+			bad[id] = true
+			if len(out.Bad) < maxDevices {
+				out.Bad = append(out.Bad, s.device(r, id))
+			}
+		}
+	}
+	if s.Health == nil {
+		return out
+	}
+	out.Total = len(s.Health.Status.Devices)
+	if s.tainted() {
+		return out
+	}
+	for _, d := range s.Health.Status.Devices {
+		kept := r != nil && bad[d.ID] && len(r.Status.Quarantined) > 0
+		if !kept && d.Health != v1alpha1.DeviceUnhealthy && d.Health != v1alpha1.DeviceMissing {
+			out.Serving++
+		}
+	}
+	return out
+}
+
+// tainted says whether the whole node is kept out by a taint of ours.
+func (s *Snapshot) tainted() bool {
+	return s.Node != nil && slices.ContainsFunc(s.Node.Spec.Taints, func(t corev1.Taint) bool {
+		return t.Key == v1alpha1.TaintQuarantined
+	})
+}
+
+func (s *Snapshot) what(r *v1alpha1.Remediation, w *Why) []Fact {
+	var out []Fact
+	faults := s.faults(nil)
+	switch {
+	case r != nil:
+		root := r.Spec.Root
+		out = append(out, Fact{Text: text.Clean(root.Code) + " on " + s.where(r, root.Device) + s.serving(w), Since: &root.FirstSeen})
+		for _, d := range w.Devices.Bad {
+			if d.ID != root.Device {
+				out = append(out, Fact{Text: "also " + Name(d)})
+			}
+		}
+		if n := len(r.Spec.Devices) - maxDevices; n > 0 {
+			out = append(out, Fact{Text: "and " + text.Count(n, "more device", "more devices")})
+		}
+		out = append(out, keptOut(r)...)
+	case len(faults) > 0:
+		f := faults[0]
+		out = append(out, Fact{Text: text.Clean(f.Code) + " on " + s.where(nil, f.Device) + s.serving(w), Since: &f.FirstSeen})
+	case w.Devices.Total > 0:
+		out = append(out, Fact{Text: fmt.Sprintf("%d of %s serving", w.Devices.Serving, text.Count(w.Devices.Total, "device", "devices"))})
+	case s.Health != nil && s.Health.Status.Summary != "":
+		out = append(out, Fact{Text: "the agent knows of no accelerator on this node"})
+	}
+	if len(faults) > 1 {
+		out = append(out, Fact{Text: others(faults, r)})
+	}
+	if s.Node == nil && len(s.Similar) > 0 {
+		out = append(out, Fact{Text: "did you mean " + strings.Join(s.Similar, ", ") + "?"})
+	}
+	return out
+}
+
+// serving says what goes on with the rest of the node.
+func (s *Snapshot) serving(w *Why) string {
+	if w.Devices.Total == 0 || w.Phase.Over() {
+		return ""
+	}
+	return fmt.Sprintf("; %d of %d serving", w.Devices.Serving, w.Devices.Total)
+}
+
+func (s *Snapshot) where(r *v1alpha1.Remediation, device string) string {
+	if device == "" {
+		return "the whole node"
+	}
+	return Name(s.device(r, device))
+}
+
+// Name says which device it is, by what a technician can find.
+func Name(d Device) string {
+	var about []string
+	if d.Model != "" {
+		about = append(about, text.Clean(d.Model))
+	}
+	if d.Serial != "" {
+		about = append(about, "serial "+text.Clean(d.Serial))
+	}
+	name := text.Clean(d.ID)
+	if d.Slot != "" {
+		name = "the device in slot " + text.Clean(d.Slot)
+		about = append(about, text.Clean(d.ID))
+	}
+	if len(about) == 0 {
+		return name
+	}
+	return name + " (" + strings.Join(about, ", ") + ")"
+}
+
+// keptOut says what was put on and is not off yet.
+func keptOut(r *v1alpha1.Remediation) []Fact {
+	var devices, rules []string
+	node := false
+	for _, q := range r.Status.Quarantined {
+		if q.Kind == v1alpha1.QuarantineNodeTaint {
+			node = true
+			continue
+		}
+		devices = append(devices, q.Device)
+		rules = append(rules, q.Name)
+	}
+	var out []Fact
+	if len(rules) > 0 {
+		out = append(out, Fact{Text: "new work is kept off " + text.Bounded(devices, maxDevices) + " by DeviceTaintRule " + text.Bounded(rules, maxDevices)})
+	}
+	if node {
+		out = append(out, Fact{Text: "new work is kept off the node by taint " + v1alpha1.TaintQuarantined})
+	}
+	return out
+}
+
+// others counts the faults besides the first, consequences of the root apart.
+func others(faults []v1alpha1.Fault, r *v1alpha1.Remediation) string {
+	var codes []string
+	for i, f := range faults {
+		if r == nil && i == 0 || r != nil && f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device {
+			continue
+		}
+		said := text.Clean(f.Code)
+		if f.CausedBy != "" {
+			said += " (caused by " + text.Clean(f.CausedBy) + ")"
+		}
+		if !slices.Contains(codes, said) {
+			codes = append(codes, said)
+		}
+	}
+	if len(codes) == 0 {
+		return ""
+	}
+	return "also reported: " + text.Bounded(codes, maxFaults)
+}
+
+func (s *Snapshot) proof(r *v1alpha1.Remediation) []Fact {
+	var out []Fact
+	faults := s.faults(r)
+	for i, f := range faults {
+		if i == maxFaults {
+			out = append(out, Fact{Text: "and " + text.Count(len(faults)-maxFaults, "more fault", "more faults") + ": kubectl get nh " + s.Name + " -o yaml"})
+			break
+		}
+		said := text.Clean(f.Check) + ": "
+		if f.Evidence != "" {
+			said += fmt.Sprintf("%q", text.Clean(f.Evidence))
+		} else {
+			said += text.Clean(f.Code)
+		}
+		if f.Count > 1 {
+			said += fmt.Sprintf(" (%d times)", f.Count)
+		}
+		out = append(out, Fact{Text: said, Since: &f.FirstSeen})
+	}
+	if r != nil && r.Status.Evidence != nil {
+		e := r.Status.Evidence
+		out = append(out, Fact{Text: "saved before the repair, sha256 " + short(e.SHA256), Since: &e.At})
+	}
+	return out
+}
+
+func short(hash string) string {
+	if len(hash) > 12 {
+		return hash[:12] + "..."
+	}
+	return hash
+}
+
+// notSeen lists what could not be looked at; none of it is used as evidence.
+func (s *Snapshot) notSeen() []Fact {
+	var out []Fact
+	if fresh, condition := s.reporting(); !fresh && condition != nil {
+		out = append(out, Fact{
+			Text:  strings.TrimSuffix("the agent does not report: "+text.Clean(condition.Message), ": "),
+			Since: &condition.LastTransitionTime,
+		})
+	}
+	if s.Health == nil {
+		if s.Node != nil {
+			out = append(out, Fact{Text: "there is no NodeHealth for this node: the controller is not running, or the node has no accelerator it knows of"})
+		}
+		return out
+	}
+	if s.Health.Status.Summary == "" {
+		out = append(out, Fact{Text: "the agent has not reported since the NodeHealth was created; is its pod running? kubectl get pods -A --field-selector spec.nodeName=" + s.Name, Since: &s.Health.CreationTimestamp})
+	}
+	for _, c := range s.Health.Status.Checks {
+		if c.Result != "Unknown" {
+			continue
+		}
+		said := fmt.Sprintf("%s could not look: %s", text.Clean(c.Name), Spell(text.Clean(c.Reason)))
+		if c.Message != "" {
+			said += ": " + text.Clean(c.Message)
+		}
+		out = append(out, Fact{Text: said + " (Unknown; not used as evidence)", Since: &c.Since})
+	}
+	return out
+}

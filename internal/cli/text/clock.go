@@ -1,0 +1,64 @@
+package text
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/duration"
+)
+
+// Clock shows times to one reader: in their zone, and from where they stand.
+type Clock struct {
+	// Now is when the reader asks.
+	Now time.Time
+	// Zone is the reader's; UTC without it.
+	Zone *time.Location
+}
+
+func (c Clock) zone() *time.Location {
+	if c.Zone == nil {
+		return time.UTC
+	}
+	return c.Zone
+}
+
+// Time is the time of day, with the date where it is not today's and the year where it is not this year's.
+func (c Clock) Time(t time.Time) string { return c.format(t, "15:04:05") }
+
+// Minute is Time to the minute, with the zone's name.
+func (c Clock) Minute(t time.Time) string {
+	return c.format(t, "15:04") + t.In(c.zone()).Format(" MST")
+}
+
+func (c Clock) format(t time.Time, layout string) string {
+	local, now := t.In(c.zone()), c.Now.In(c.zone())
+	switch {
+	case local.Year() != now.Year():
+		layout = "2006-01-02 " + layout
+	case local.YearDay() != now.YearDay():
+		layout = "Jan 2 " + layout
+	}
+	return local.Format(layout)
+}
+
+// Age is how long ago t was, "3h12m ago", or how soon it will be, "in 40m".
+func (c Clock) Age(t time.Time) string {
+	d := c.Now.Sub(t)
+	switch {
+	case d < 0:
+		return "in " + duration.HumanDuration(-d)
+	case d < time.Second:
+		return "now"
+	}
+	return duration.HumanDuration(d) + " ago"
+}
+
+// Since is the time to the minute and its age, "since 10:00 JST (14m ago)".
+func (c Clock) Since(t time.Time) string {
+	return "since " + c.Minute(t) + " (" + c.Age(t) + ")"
+}
+
+// Until is the time to the minute and how far it is, "22:00 JST (in 11h)".
+func (c Clock) Until(t time.Time) string { return c.Minute(t) + " (" + c.Age(t) + ")" }
+
+// Duration is a length of time as people say it, "30d", "12h", "2m".
+func Duration(d time.Duration) string { return duration.HumanDuration(d) }
