@@ -24,7 +24,7 @@ func (o *options) flagSet() *pflag.FlagSet {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "file with the API server's address and credentials; the Pod's own without it")
 	flags.StringVar(&c.Namespace, "namespace", "roundhouse-system", "namespace of the leader Lease and of what policies refer to")
 	flags.StringVar(&o.selector, "node-selector", "", "label selector of the nodes that get a NodeHealth; all without it")
-	flags.BoolVar(&c.AgentsElsewhere, "agents-elsewhere", false, "agents are not Pods of this cluster; do not keep the condition RoundhouseReporting")
+	flags.BoolVar(&c.AgentsElsewhere, "agents-elsewhere", false, "agents are not Pods of this cluster; RoundhouseReporting then says only whether one ever published")
 	flags.StringVar(&c.MetricsAddress, "metrics-bind", ":8080", "host:port for /metrics; empty for none")
 	flags.StringVar(&c.HealthAddress, "health-bind", ":8081", "host:port for /healthz and /readyz; empty for none")
 	flags.StringVar(&c.Alertmanager.URL, "alertmanager-url", "", "address of Alertmanager; empty for no alerts")

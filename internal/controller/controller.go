@@ -27,9 +27,11 @@ import (
 	budgetloop "github.com/roundhouse-dev/roundhouse/internal/controller/budget"
 	"github.com/roundhouse-dev/roundhouse/internal/controller/nodehealth"
 	policyloop "github.com/roundhouse-dev/roundhouse/internal/controller/policy"
+	"github.com/roundhouse-dev/roundhouse/internal/controller/remediation"
 	"github.com/roundhouse-dev/roundhouse/internal/evict"
 	"github.com/roundhouse-dev/roundhouse/internal/metrics"
 	"github.com/roundhouse-dev/roundhouse/internal/notify"
+	"github.com/roundhouse-dev/roundhouse/internal/policy"
 )
 
 // FieldOwnerPrefix begins the field manager of every write of a controller; its identity, which is also the holder of the
@@ -52,7 +54,8 @@ type Config struct {
 	// default.
 	AgentNamespace string
 	AgentSelector  labels.Selector
-	// AgentsElsewhere says that agents are not Pods of this cluster; the condition RoundhouseReporting is not kept then.
+	// AgentsElsewhere says that agents are not Pods of this cluster: RoundhouseReporting then says only whether one ever
+	// published.
 	AgentsElsewhere bool
 	// LeaseDuration, RenewDeadline and RetryPeriod are leader election's: 15 s, 10 s and 2 s by default.
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
@@ -164,9 +167,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config) error {
 		name string
 		add  func() error
 	}{
-		// THE REMEDIATION LOOP GOES HERE: {"remediation", func() error { return remediation.Setup(mgr, remediation.Options{
-		//	Keeper: keeper, Evictor: evict.Evictor{Client: mgr.GetClient()}, Finder: claim.Finder{Reader: mgr.GetAPIReader()},
-		//	Clock: c.Clock, Workers: c.Workers, Metrics: counts, Namespace: c.Namespace}) }},
+		{"remediation", func() error { return remediation.Setup(ctx, mgr, c.Registry, remediationOptions(mgr, c, keeper)) }},
 		{"nodehealth", func() error {
 			return nodehealth.Setup(ctx, mgr, nodehealth.Options{
 				NodeSelector: c.NodeSelector, AgentsElsewhere: c.AgentsElsewhere, Grace: c.ReportingGrace,
@@ -185,6 +186,26 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config) error {
 		}
 	}
 	return nil
+}
+
+// remediationOptions is what the loop that acts works with.
+func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper) remediation.Options {
+	compiled := &policy.Cache{}
+	return remediation.Options{
+		Client: mgr.GetClient(),
+		Live:   mgr.GetAPIReader(),
+		Policies: func(ctx context.Context) (*policy.Set, error) {
+			list := &v1alpha1.RemediationPolicyList{}
+			if err := mgr.GetClient().List(ctx, list); err != nil {
+				return nil, fmt.Errorf("listing policies: %w", err)
+			}
+			return compiled.Get(list.Items), nil
+		},
+		Budgets: keeper,
+		Events:  mgr.GetEventRecorder("roundhouse-controller"),
+		Clock:   c.Clock,
+		Workers: c.Workers,
+	}
 }
 
 // setupAlerts adds the alert loop, where there is an Alertmanager.

@@ -36,9 +36,14 @@ type rule struct {
 
 // Compile reads policies. What cannot be read makes that policy Invalid; the others are not touched by it.
 func Compile(policies []v1alpha1.RemediationPolicy) *Set {
+	return compileReusing(policies, nil)
+}
+
+// compileReusing compiles what is not in before with the same text.
+func compileReusing(policies []v1alpha1.RemediationPolicy, before *Set) *Set {
 	set := &Set{byName: make(map[string]*compiled, len(policies))}
 	for i := range policies {
-		c := compilePolicy(policies[i].DeepCopy())
+		c := before.reuse(policies[i].DeepCopy())
 		set.policies = append(set.policies, c)
 		set.byName[c.policy.Name] = c
 	}
@@ -46,6 +51,19 @@ func Compile(policies []v1alpha1.RemediationPolicy) *Set {
 		return cmp.Or(cmp.Compare(b.policy.Spec.Priority, a.policy.Spec.Priority), cmp.Compare(a.policy.Name, b.policy.Name))
 	})
 	return set
+}
+
+// reuse gives a policy compiled: where its text is the one compiled before, only the object is another. The rules point
+// into the earlier object, whose text is the same.
+func (s *Set) reuse(policy *v1alpha1.RemediationPolicy) *compiled {
+	if s != nil && policy.Generation != 0 {
+		if known, ok := s.byName[policy.Name]; ok && known.policy.UID == policy.UID && known.policy.Generation == policy.Generation {
+			again := *known
+			again.policy = policy
+			return &again
+		}
+	}
+	return compilePolicy(policy)
 }
 
 func compilePolicy(policy *v1alpha1.RemediationPolicy) *compiled {

@@ -42,7 +42,7 @@ const (
 type Options struct {
 	// NodeSelector selects the Nodes that get a NodeHealth.
 	NodeSelector labels.Selector
-	// AgentsElsewhere says that agents are not Pods, and that the condition is not kept.
+	// AgentsElsewhere says that agents are not Pods of this cluster: what they have published is all that can be seen.
 	AgentsElsewhere bool
 	// Grace is how long an agent may be away before its node counts as not reporting.
 	Grace   time.Duration
@@ -97,9 +97,6 @@ func (l *loop) Reconcile(ctx context.Context, request reconcile.Request) (reconc
 	}
 	if l.owner(node.Name) != node.UID {
 		return l.give(ctx, node)
-	}
-	if l.AgentsElsewhere {
-		return reconcile.Result{}, nil
 	}
 	return l.report(ctx, node)
 }
@@ -194,12 +191,10 @@ func (l *loop) report(ctx context.Context, node *corev1.Node) (reconcile.Result,
 
 // look gathers what the verdict depends on. wait is when to look again without an event.
 func (l *loop) look(ctx context.Context, node *corev1.Node) (seen observation, wait time.Duration, err error) {
-	pods := &corev1.PodList{}
-	if err := l.cache.List(ctx, pods, client.MatchingFields{nodeNameIndex: node.Name}); err != nil {
-		return seen, 0, fmt.Errorf("listing agent pods of node %s: %w", node.Name, err)
+	seen.had, seen.elsewhere = conditionOf(node) != nil, l.AgentsElsewhere
+	if seen.pod, seen.ready, err = l.agent(ctx, node.Name); err != nil {
+		return seen, 0, err
 	}
-	seen.had = conditionOf(node) != nil
-	seen.pod, seen.ready = len(pods.Items) > 0, anyReady(pods.Items)
 	if !seen.pod && !seen.had {
 		return seen, 0, nil // Most likely it has no accelerators; nothing is read, written or waited for.
 	}
@@ -226,4 +221,17 @@ func (l *loop) look(ctx context.Context, node *corev1.Node) (seen observation, w
 		wait = l.Grace - away
 	}
 	return seen, wait, nil
+}
+
+// agent says whether the node has an agent's Pod, and whether that is Ready. An agent that is not a Pod cannot be asked:
+// it is taken to be there, and what it has published decides.
+func (l *loop) agent(ctx context.Context, node string) (pod, ready bool, err error) {
+	if l.AgentsElsewhere {
+		return true, true, nil
+	}
+	pods := &corev1.PodList{}
+	if err := l.cache.List(ctx, pods, client.MatchingFields{nodeNameIndex: node}); err != nil {
+		return false, false, fmt.Errorf("listing agent pods of node %s: %w", node, err)
+	}
+	return len(pods.Items) > 0, anyReady(pods.Items), nil
 }

@@ -32,6 +32,8 @@ type observation struct {
 	reported bool
 	// had says that the node has the condition already.
 	had bool
+	// elsewhere says that agents are not Pods.
+	elsewhere bool
 	// settling says that the agent has not been away for long enough to say so.
 	settling bool
 }
@@ -54,6 +56,8 @@ func (v verdict) notReporting() string {
 // judge says what condition a node deserves. A node without accelerators never gets an agent, and is never written to.
 func judge(seen observation) verdict {
 	switch {
+	case seen.elsewhere && !seen.reported && !seen.had:
+		return verdict{}
 	case seen.ready && seen.reported:
 		return verdict{corev1.ConditionTrue, ReasonReporting, "the agent is Ready and has published what it saw"}
 	case seen.ready:

@@ -28,7 +28,7 @@ import (
 
 const (
 	// settle gathers what happens at the same time; a brake must still be seen to hold within a second.
-	settle = 200 * time.Millisecond
+	settle = 100 * time.Millisecond
 	// again bounds how long a brake's window may have passed unseen: nothing happens in the API when it does.
 	again = 30 * time.Second
 	// maxMessage bounds a condition's message.
