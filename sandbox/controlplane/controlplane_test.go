@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -114,6 +115,17 @@ func TestACallersDirectoryKeepsTheLogsAndNothingElse(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"etcd.log", "kube-apiserver.log"}, names); diff != "" {
 		t.Errorf("left in the directory (-want +got):\n%s", diff)
+	}
+}
+
+func TestWithoutTheNodeLifecycleControllerANewNodeHasNoTaintThatNobodyTakesOff(t *testing.T) {
+	cp := ForTest(t, Options{WithoutNodeLifecycle: true})
+	node, err := cp.client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(node.Spec.Taints) != 0 {
+		t.Errorf("taints = %v, want none", node.Spec.Taints)
 	}
 }
 
