@@ -102,9 +102,11 @@ type Node struct {
 	// askAt is when to ask for health while it is nil.
 	askAt time.Time
 	seen  time.Time // last sign of life of the watch
-	node  nodeFacts
-	act   acting
-	pub   publishing
+	// turnedAt is when the loop that writes last went round.
+	turnedAt time.Time
+	node     nodeFacts
+	act      acting
+	pub      publishing
 	// fence is the highest fence seen of the object fenceOf.
 	fence   int64
 	fenceOf string

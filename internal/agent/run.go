@@ -2,19 +2,11 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
-)
-
-const (
-	// maxSilence is how long the watch may be silent before the agent is not ready.
-	maxSilence = 3 * time.Minute
-	// maxPending is how long a publish may be stuck before the agent is not ready.
-	maxPending = 30 * time.Second
 )
 
 // Run runs the agent until the context ends: a goroutine a check, one for the watch, and this one, which alone writes.
@@ -28,6 +20,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.stepping.Unlock()
 		if err != nil {
 			logr.FromContextOrDiscard(ctx).Error(err, "The agent cannot begin", "node", n.o.Name)
+			n.turned()
 			n.sleep(ctx, beginRetry)
 			continue
 		}
@@ -60,6 +53,7 @@ func (n *Node) session(ctx context.Context) {
 		n.stepping.Lock()
 		next := n.sync(ctx)
 		n.stepping.Unlock()
+		n.turned()
 		n.idleUntil(ctx, next)
 	}
 }
@@ -73,31 +67,4 @@ func (n *Node) idleUntil(ctx context.Context, at time.Time) {
 	case <-timer.C():
 	case <-n.poke:
 	}
-}
-
-// Ready returns nil, or why the agent's word should not be relied on: its watch has been silent, or what it wants to say
-// does not get through.
-func (n *Node) Ready() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	now := n.clock.Now()
-	switch {
-	case n.seen.IsZero():
-		return fmt.Errorf("the API server has not answered yet")
-	case now.Sub(n.seen) >= maxSilence:
-		return fmt.Errorf("the watch has been silent since %s", n.seen.UTC().Format(time.RFC3339))
-	case !n.pub.pending.IsZero() && now.Sub(n.pub.pending) >= maxPending:
-		return fmt.Errorf("a publish has been stuck since %s", n.pub.pending.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-// Silence is how long the watch has been silent.
-func (n *Node) Silence() time.Duration {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.seen.IsZero() {
-		return 0
-	}
-	return n.clock.Since(n.seen)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -25,6 +24,8 @@ const (
 	staleRounds = 3
 	// pauseStep bounds one pause between two looks.
 	pauseStep = 5 * time.Second
+	// closeTimeout bounds the closing of all checks.
+	closeTimeout = 5 * time.Second
 	// reasonStale is the reason of a check that has not looked for a long time.
 	reasonStale = "Stale"
 	// reasonNotYet is the reason of a check that has not looked at all.
@@ -301,14 +302,21 @@ func (n *Node) sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// closeChecksLocked lets go of what the checks hold open.
+// closer is a check that holds something open, or has something left to save.
+type closer interface {
+	Close(ctx context.Context) error
+}
+
+// closeChecksLocked lets go of what the checks hold. It works on when the context has ended, which is when it is needed.
 func (n *Node) closeChecksLocked(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
 	for _, s := range n.slots {
-		closer, ok := s.check.(io.Closer)
+		c, ok := s.check.(closer)
 		if !ok || s.busy {
 			continue
 		}
-		if err := closer.Close(); err != nil {
+		if err := c.Close(ctx); err != nil {
 			logr.FromContextOrDiscard(ctx).Error(err, "Closing a check", "node", n.o.Name, "check", s.check.Name())
 		}
 	}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/agent"
+	"github.com/roundhouse-dev/roundhouse/internal/health/kernellog"
+	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
+	"github.com/roundhouse-dev/roundhouse/internal/machine"
+	"github.com/roundhouse-dev/roundhouse/internal/metrics/plain"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/reboot"
+)
+
+// errHelp means that help was asked for and given.
+var errHelp = flag.ErrHelp
+
+// flags are what the command line says.
+type flags struct {
+	node, hostRoot, stateDir  string
+	server, caFile, tokenFile string
+	bind                      string
+	every                     time.Duration
+	matches                   []pci.Match
+	dailyLimit                int
+	acceptInjected            bool
+	observeOnly               bool
+	verbose, version          bool
+}
+
+func parse(args []string, env func(string) string, stderr io.Writer) (*flags, error) {
+	f := &flags{}
+	set := flag.NewFlagSet("roundhouse-agent", flag.ContinueOnError)
+	set.SetOutput(stderr)
+	set.StringVar(&f.node, "node-name", env("NODE_NAME"), "name of the Node this runs on; $NODE_NAME by default")
+	set.StringVar(&f.hostRoot, "host-root", "/", "where the host's root file system is seen")
+	set.StringVar(&f.stateDir, "state-dir", "/var/lib/roundhouse", "directory of the host where the journal and the checks' state are kept")
+	set.StringVar(&f.server, "server", "", "URL of the API server; that of the pod by default")
+	set.StringVar(&f.caFile, "ca-file", "", "with -server: file of the CA")
+	set.StringVar(&f.tokenFile, "token-file", "", "with -server: file of the bound service-account token")
+	set.StringVar(&f.bind, "metrics-bind", ":9809", "address of /healthz, /readyz and /metrics; empty serves none")
+	set.DurationVar(&f.every, "check-every", 30*time.Second, "time between two looks of a check that nothing hurries")
+	set.Func("accelerators", "further devices to watch, vendor:device[:class] in hexadecimal with * for any, comma-separated", func(s string) error {
+		for m := range strings.SplitSeq(s, ",") {
+			match, err := pci.ParseMatch(strings.TrimSpace(m))
+			if err != nil {
+				return err
+			}
+			f.matches = append(f.matches, match)
+		}
+		return nil
+	})
+	set.IntVar(&f.dailyLimit, "daily-limit", 4, "disruptive acts this host allows in 24 hours, at most 64; 0 allows none; nothing in the API raises it")
+	set.BoolVar(&f.observeOnly, "observe-only", false, "support no actions: the agent needs no privilege to reboot")
+	set.BoolVar(&f.acceptInjected, "accept-injected-kernel-lines", false,
+		"FOR TESTS ONLY: believe kernel-log lines that any process can write; shows as a metric")
+	set.BoolVar(&f.verbose, "v", false, "log more")
+	set.BoolVar(&f.version, "version", false, "print the version and exit")
+	if err := set.Parse(args); err != nil {
+		return nil, err
+	}
+	switch {
+	case f.version:
+	case set.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q", set.Arg(0))
+	case f.node == "":
+		return nil, errors.New("no node name: set -node-name or $NODE_NAME")
+	case f.dailyLimit < 0 || f.dailyLimit > 64:
+		return nil, fmt.Errorf("-daily-limit %d: want 0 to 64", f.dailyLimit)
+	}
+	return f, nil
+}
+
+func (f *flags) level() slog.Level {
+	if f.verbose {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// wire puts the agent together.
+func wire(ctx context.Context, f *flags) (*agent.Node, *plain.Registry, error) {
+	config, err := agent.Config(f.server, f.caFile, f.tokenFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	config.UserAgent = "roundhouse-agent/" + version
+	api, err := agent.NewClient(config, nil, f.node)
+	if err != nil {
+		return nil, nil, err
+	}
+	host := machine.NewHost(machine.Options{Root: f.hostRoot, StateDir: f.stateDir})
+	registry := &plain.Registry{}
+	o := agent.Options{
+		Name: f.node, Version: version, Machine: host, API: api, DailyLimit: f.dailyLimit,
+		Checks:  func() []agent.Scheduled { return checks(f, host) },
+		Metrics: agent.NewMetrics(registry, version, f.acceptInjected),
+	}
+	if f.dailyLimit == 0 {
+		o.DailyLimit = -1
+	}
+	if !f.observeOnly {
+		o.Executors = map[v1alpha1.ActionType]agent.Executor{v1alpha1.ActionReboot: reboot.New(host)}
+	}
+	if f.acceptInjected {
+		logr.FromContextOrDiscard(ctx).Info("Believing kernel-log lines that any process can write: this is for tests only")
+	}
+	node, err := agent.New(o)
+	return node, registry, err
+}
+
+// checks makes the checks of one boot.
+func checks(f *flags, host *machine.Host) []agent.Scheduled {
+	log := kernellog.New(kernellog.Options{Machine: host, AcceptInjected: f.acceptInjected})
+	bus := pci.New(pci.Options{Machine: host, Match: f.matches, UUID: log.UUID})
+	return []agent.Scheduled{{Check: log, Every: f.every}, {Check: bus, Every: f.every}}
+}

@@ -1,0 +1,81 @@
+// Command roundhouse-agent runs on every node with accelerators: it checks their health, publishes it, and does what the
+// controller asks of its node.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "roundhouse-agent:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// run runs the agent until the context ends.
+func run(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) error {
+	f, err := parse(args, env, stderr)
+	if errors.Is(err, errHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if f.version {
+		_, err := fmt.Fprintln(stdout, "roundhouse-agent", version)
+		return err
+	}
+	// The heap is a few MiB: collecting it twice as often costs nothing that can be measured, and keeps the agent small.
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(16 << 20)
+	ctx = logr.NewContext(ctx, logr.FromSlogHandler(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: f.level()})))
+	node, registry, err := wire(ctx, f)
+	if err != nil {
+		return err
+	}
+	stop, err := serve(ctx, f.bind, node.Handler(registry))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return node.Run(ctx)
+}
+
+// serve answers probes and scrapes until stop is called.
+func serve(ctx context.Context, bind string, handler http.Handler) (stop func(), err error) {
+	if bind == "" {
+		return func() {}, nil
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", bind)
+	if err != nil {
+		return nil, fmt.Errorf("serving metrics: %w", err)
+	}
+	logr.FromContextOrDiscard(ctx).Info("Serving /healthz, /readyz and /metrics", "address", listener.Addr().String())
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			logr.FromContextOrDiscard(ctx).Error(err, "Serving ended")
+		}
+	}()
+	return func() { _ = server.Close() }, nil
+}

@@ -1,0 +1,548 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/machine/fake"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/reboot"
+)
+
+// askReboot is the controller asking for a reboot.
+func (b *bench) askReboot(id string) {
+	b.t.Helper()
+	h := b.server.ask(func(s *v1alpha1.NodeHealthSpec) {
+		s.Action = &v1alpha1.Action{
+			ID: id, Type: v1alpha1.ActionReboot, BootID: b.server.load().Status.BootID,
+			NotAfter: metav1.NewTime(b.clock.Now().Add(30 * time.Minute)),
+		}
+	})
+	b.node.Observe(h)
+}
+
+// wantAnswer asserts how the last action ended.
+func (b *bench) wantAnswer(id string, result v1alpha1.ActionResult, reason string) {
+	b.t.Helper()
+	a := b.server.get().Status.Action
+	if a == nil {
+		b.t.Fatal("no answer")
+	}
+	got := fmt.Sprint(a.ID, " ", a.State, " ", a.Result, " ", a.Reason)
+	want := fmt.Sprint(id, " Done ", result, " ", reason)
+	if got != want {
+		b.t.Errorf("answer is %s (%s), want %s", got, a.Message, want)
+	}
+}
+
+func (b *bench) wantReboots(want int) {
+	b.t.Helper()
+	if got := b.machine.Reboots(); got != want {
+		b.t.Errorf("got %d reboots, want %d", got, want)
+	}
+}
+
+func TestRebootIsDoneOnceAndSaid(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.askReboot("a-1")
+	states := []string{}
+	b.server.after = func(string) error {
+		if a := b.server.get().Status.Action; a != nil {
+			s := string(a.State)
+			if len(states) == 0 || states[len(states)-1] != s {
+				states = append(states, s)
+			}
+		}
+		return nil
+	}
+	b.step(time.Minute)
+	if diff := cmp.Diff([]string{"Accepted", "Started", "Done"}, states); diff != "" {
+		t.Errorf("states (-want +got):\n%s", diff)
+	}
+	b.wantReboots(1)
+	b.wantAnswer("a-1", v1alpha1.ResultSucceeded, v1alpha1.ActionReasonRebooted)
+	status := b.server.get().Status
+	if status.BootID == bootID {
+		t.Error("the boot ID published is the old one")
+	}
+	if r := status.CompletedRound; r == nil || r.BootID != status.BootID || r.AfterAction != "a-1" {
+		t.Errorf("completed round is %+v", r)
+	}
+	last := status.Boots[len(status.Boots)-1]
+	if last.Cause != v1alpha1.BootByRoundhouse || last.Action != "a-1" {
+		t.Errorf("last boot is %+v", last)
+	}
+	b.wantSummary(v1alpha1.SummaryHealthy)
+	b.step(time.Hour)
+	b.wantReboots(1)
+}
+
+func TestRefusals(t *testing.T) {
+	tests := map[string]struct {
+		setUp  func(*bench)
+		change func(*v1alpha1.NodeHealthSpec)
+		result v1alpha1.ActionResult
+		reason string
+	}{
+		"another boot than the one decided on": {
+			change: func(s *v1alpha1.NodeHealthSpec) { s.Action.BootID = "other" },
+			reason: v1alpha1.ActionReasonOtherBoot,
+		},
+		"the deadline has passed": {
+			change: func(s *v1alpha1.NodeHealthSpec) { s.Action.NotAfter = metav1.NewTime(began) },
+			reason: v1alpha1.ActionReasonExpired,
+		},
+		"a type that nobody here can do": {
+			change: func(s *v1alpha1.NodeHealthSpec) { s.Action.Type = v1alpha1.ActionResetDevice },
+			result: v1alpha1.ResultUnsupported, reason: v1alpha1.ActionReasonUnsupportedType,
+		},
+		"a hold by name": {
+			setUp:  func(b *bench) { b.hold(v1alpha1.RemediationHoldSpec{Nodes: []string{"x", "gpu-1"}}) },
+			reason: v1alpha1.ActionReasonHeld,
+		},
+		"a hold by the label that the Node has now": {
+			setUp: func(b *bench) {
+				b.hold(v1alpha1.RemediationHoldSpec{NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"pool": "b"}}})
+				b.server.node.Labels = map[string]string{"pool": "b"}
+			},
+			reason: v1alpha1.ActionReasonHeld,
+		},
+		"a stop of everything": {
+			setUp:  func(b *bench) { b.hold(v1alpha1.RemediationHoldSpec{NodeSelector: &metav1.LabelSelector{}}) },
+			reason: v1alpha1.ActionReasonHeld,
+		},
+		"a hold whose selector nobody can read": {
+			setUp: func(b *bench) {
+				b.hold(v1alpha1.RemediationHoldSpec{NodeSelector: &metav1.LabelSelector{
+					MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "pool", Operator: "Sometimes"}},
+				}})
+			},
+			reason: v1alpha1.ActionReasonHeld,
+		},
+		"the journal cannot be written": {
+			setUp:  func(b *bench) { b.machine.Fail(fake.DoorStore, errors.New("read-only file system")) },
+			reason: v1alpha1.ActionReasonJournalUnavailable,
+		},
+		"this host's limit is spent": {
+			setUp: func(b *bench) {
+				for i := range defaultDailyLimit {
+					b.node.journal.open(v1alpha1.Action{ID: fmt.Sprint("past-", i)}, b.clock.Now())
+					b.node.journal.finish(v1alpha1.ActionStatus{ID: fmt.Sprint("past-", i), Result: v1alpha1.ResultSucceeded})
+				}
+			},
+			reason: v1alpha1.ActionReasonLocalLimit,
+		},
+		"a fence lower than one seen": {
+			setUp:  func(b *bench) { b.node.fence = 99 },
+			reason: v1alpha1.ActionReasonStaleFence,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.step(time.Minute)
+			if tt.setUp != nil {
+				tt.setUp(b)
+			}
+			b.askReboot("a-1")
+			if tt.change != nil {
+				b.node.Observe(b.server.ask(tt.change))
+			}
+			b.step(time.Minute)
+			if tt.result == "" {
+				tt.result = v1alpha1.ResultRefused
+			}
+			b.wantAnswer("a-1", tt.result, tt.reason)
+			b.wantReboots(0)
+			b.machine.Fail(fake.DoorStore, nil)
+			b.step(time.Hour)
+			b.wantReboots(0)
+		})
+	}
+}
+
+// hold puts a hold on.
+func (b *bench) hold(spec v1alpha1.RemediationHoldSpec) {
+	spec.Reason, spec.RequestedBy = "demo on Monday", "y.sato"
+	b.server.mu.Lock()
+	defer b.server.mu.Unlock()
+	b.server.holds = append(b.server.holds, v1alpha1.RemediationHold{ObjectMeta: metav1.ObjectMeta{Name: "h"}, Spec: spec})
+}
+
+func TestHoldsThatDoNotHold(t *testing.T) {
+	past := metav1.NewTime(began)
+	tests := map[string]v1alpha1.RemediationHoldSpec{
+		"another node's":        {Nodes: []string{"gpu-2"}},
+		"another pool's":        {NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"pool": "b"}}},
+		"one that has lapsed":   {Nodes: []string{"gpu-1"}, Until: &past},
+		"one that holds nobody": {},
+	}
+	for name, spec := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.step(time.Minute)
+			b.hold(spec)
+			b.askReboot("a-1")
+			b.step(time.Minute)
+			b.wantReboots(1)
+		})
+	}
+}
+
+func TestUnreadableHoldsMakeTheActionWaitUntilItLapses(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	unreadable := true
+	b.server.before = func(call string) error {
+		if unreadable && call == "list holds" {
+			return apierrors.NewInternalError(errors.New("etcd"))
+		}
+		return nil
+	}
+	b.askReboot("a-1")
+	b.step(10 * time.Second)
+	a := b.server.get().Status.Action
+	if a.State != v1alpha1.ActionAccepted || a.Reason != v1alpha1.ActionReasonCannotReadHolds {
+		t.Errorf("answer is %+v", a)
+	}
+	b.wantSummary(v1alpha1.SummaryActing)
+	writes := b.server.writes()
+	b.step(time.Minute)
+	if got := b.server.writes() - writes; got != 0 {
+		t.Errorf("waiting was %d writes", got)
+	}
+	b.wantReboots(0)
+	t.Run("and then it begins", func(t *testing.T) {
+		unreadable = false
+		b.step(time.Minute)
+		b.wantAnswer("a-1", v1alpha1.ResultSucceeded, v1alpha1.ActionReasonRebooted)
+	})
+	t.Run("or is refused", func(t *testing.T) {
+		unreadable = true
+		b.askReboot("a-2")
+		b.step(31 * time.Minute)
+		b.wantAnswer("a-2", v1alpha1.ResultRefused, v1alpha1.ActionReasonExpired)
+		b.wantReboots(1)
+	})
+}
+
+func TestCancelBetweenLiveReadAndStarted(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.askReboot("a-1")
+	puts := 0
+	b.server.before = func(call string) error {
+		if call != "put status" {
+			return nil
+		}
+		if puts++; puts == 2 { // Accepted was the first
+			b.server.ask(func(s *v1alpha1.NodeHealthSpec) { s.Action = nil })
+		}
+		return nil
+	}
+	b.step(time.Minute)
+	b.wantReboots(0)
+	b.wantAnswer("a-1", v1alpha1.ResultRefused, v1alpha1.ActionReasonWithdrawn)
+}
+
+func TestFrozenAfterStartedReadsAgain(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.askReboot("a-1")
+	puts := 0
+	b.server.after = func(call string) error {
+		if call != "put status" {
+			return nil
+		}
+		if puts++; puts == 2 { // Started is written, and the process freezes for a minute
+			b.clock.Step(time.Minute)
+			b.hold(v1alpha1.RemediationHoldSpec{Nodes: []string{"gpu-1"}})
+		}
+		return nil
+	}
+	b.step(time.Minute)
+	b.wantReboots(0)
+	b.wantAnswer("a-1", v1alpha1.ResultRefused, v1alpha1.ActionReasonHeld)
+}
+
+func TestRebootThatNeverComes(t *testing.T) {
+	tests := map[string]struct {
+		do     func(ctx context.Context) error
+		reason string
+	}{
+		"fails":                        {do: func(context.Context) error { return errors.New("not permitted") }, reason: v1alpha1.ActionReasonActFailed},
+		"panics":                       {do: func(context.Context) error { panic("nil") }, reason: v1alpha1.ActionReasonActFailed},
+		"was taken and then forgotten": {do: func(context.Context) error { return nil }, reason: v1alpha1.ActionReasonStillUp},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, func(o *Options) {
+				o.Executors = map[v1alpha1.ActionType]Executor{v1alpha1.ActionReboot: doing(tt.do)}
+			})
+			b.step(time.Minute)
+			b.askReboot("a-1")
+			b.step(15 * time.Minute)
+			b.wantAnswer("a-1", v1alpha1.ResultFailed, tt.reason)
+			if r := b.server.get().Status.CompletedRound; r.AfterAction != "a-1" {
+				t.Errorf("no round after the failed act: %+v", r)
+			}
+		})
+	}
+}
+
+type doing func(ctx context.Context) error
+
+func (d doing) Do(ctx context.Context, _ v1alpha1.Action) error { return d(ctx) }
+
+// mortal is a process of the agent that dies at its nth effect: what it does after that reaches nobody.
+type mortal struct {
+	*server
+	*fake.Machine
+	left   int
+	before bool // dies before the effect rather than after it
+	dead   bool
+}
+
+var errDead = errors.New("this process is dead")
+
+func (m *mortal) effect(do func() error) error {
+	if m.dead {
+		return errDead
+	}
+	m.left--
+	if m.left == 0 && m.before {
+		m.dead = true
+		return errDead
+	}
+	err := do()
+	if m.left == 0 {
+		m.dead = true
+		return errDead
+	}
+	return err
+}
+
+func (m *mortal) PutStatus(ctx context.Context, h *v1alpha1.NodeHealth) (out *v1alpha1.NodeHealth, err error) {
+	err = m.effect(func() error { out, err = m.server.PutStatus(ctx, h); return err })
+	return out, err
+}
+
+func (m *mortal) Save(ctx context.Context, name string, data []byte) error {
+	return m.effect(func() error { return m.Machine.Save(ctx, name, data) })
+}
+
+func (m *mortal) Reboot(ctx context.Context) error {
+	return m.effect(func() error { return m.Machine.Reboot(ctx) })
+}
+
+// become makes a new process of the agent.
+func (b *bench) become(m *mortal) {
+	m.server, m.Machine = b.server, b.machine
+	b.options.Machine, b.options.API = m, m
+	b.options.Executors = map[v1alpha1.ActionType]Executor{v1alpha1.ActionReboot: reboot.New(m)}
+	b.restart()
+}
+
+func TestAgentKilledAtAnyEffectRebootsOnce(t *testing.T) {
+	const forever = 1 << 30
+	died := 0
+	for _, before := range []bool{false, true} {
+		for k := 1; k <= 20; k++ {
+			t.Run(fmt.Sprintf("killed before=%t effect %d", before, k), func(t *testing.T) {
+				b := newBench(t)
+				b.step(time.Minute)
+				first := &mortal{left: k, before: before}
+				b.become(first)
+				b.askReboot("a-1")
+				b.step(2 * time.Second)
+				if first.dead {
+					died++
+				}
+				b.become(&mortal{left: forever})
+				b.step(time.Minute)
+				b.wantReboots(1)
+				b.wantAnswer("a-1", v1alpha1.ResultSucceeded, v1alpha1.ActionReasonRebooted)
+				if r := b.server.get().Status.CompletedRound; r == nil || r.AfterAction != "a-1" || r.BootID == bootID {
+					t.Errorf("completed round is %+v", r)
+				}
+				if got := b.node.journal.spent(b.clock.Now()); got != 1 {
+					t.Errorf("counted as %d acts against the limit", got)
+				}
+			})
+		}
+	}
+	if died < 8 {
+		t.Errorf("only %d runs died: the test kills too little", died)
+	}
+}
+
+func TestStartedByAnAgentThatDiedIsNotBegunAgainWhenHeld(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.become(&mortal{left: 3}) // Accepted, journal, Started, dead
+	b.askReboot("a-1")
+	b.step(2 * time.Second)
+	if got := b.server.get().Status.Action.State; got != v1alpha1.ActionStarted {
+		t.Fatalf("state is %s", got)
+	}
+	b.hold(v1alpha1.RemediationHoldSpec{Nodes: []string{"gpu-1"}})
+	b.become(&mortal{left: 1 << 30})
+	b.step(time.Minute)
+	b.wantReboots(0)
+	b.wantAnswer("a-1", v1alpha1.ResultInterrupted, v1alpha1.ActionReasonHeld)
+}
+
+func TestAtMostOnceActIsInterruptedByARestart(t *testing.T) {
+	done := 0
+	executors := map[v1alpha1.ActionType]Executor{
+		v1alpha1.ActionResetDevice: doing(func(context.Context) error { done++; return nil }),
+	}
+	b := newBench(t)
+	b.step(time.Minute)
+	m := &mortal{left: 3}
+	b.become(m)
+	b.options.Executors = executors
+	b.restart()
+	b.askReboot("a-1")
+	b.node.Observe(b.server.ask(func(s *v1alpha1.NodeHealthSpec) { s.Action.Type = v1alpha1.ActionResetDevice }))
+	b.step(2 * time.Second)
+	b.become(&mortal{left: 1 << 30})
+	b.options.Executors = executors
+	b.restart()
+	b.step(time.Minute)
+	if done != 0 {
+		t.Errorf("done %d times", done)
+	}
+	b.wantAnswer("a-1", v1alpha1.ResultInterrupted, v1alpha1.ActionReasonAgentRestarted)
+}
+
+func TestLostJournalNeverRepeatsAnAct(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.become(&mortal{left: 3})
+	b.askReboot("a-1")
+	b.step(2 * time.Second)
+	if err := b.machine.Save(t.Context(), journalName, []byte(`{"version":1}`)); err != nil {
+		t.Fatal(err)
+	}
+	b.become(&mortal{left: 1 << 30})
+	b.step(time.Minute)
+	b.wantReboots(0)
+	b.wantAnswer("a-1", v1alpha1.ResultInterrupted, v1alpha1.ActionReasonAgentRestarted)
+}
+
+func TestAmbiguousWritesEndInOneReboot(t *testing.T) {
+	for k := 1; k <= 6; k++ {
+		for name, fail := range map[string]error{
+			"timed out":  context.DeadlineExceeded,
+			"500":        apierrors.NewInternalError(errors.New("etcd")),
+			"throttled":  apierrors.NewTooManyRequests("later", 1),
+			"conflicted": apierrors.NewConflict(resource, "gpu-1", nil),
+		} {
+			for _, reached := range []bool{true, false} {
+				t.Run(fmt.Sprintf("write %d %s, reached %t", k, name, reached), func(t *testing.T) {
+					b := newBench(t)
+					b.step(time.Minute)
+					left := k
+					hook := func(string) error {
+						if left--; left == 0 {
+							return fail
+						}
+						return nil
+					}
+					if reached {
+						b.server.after = hook
+					} else {
+						b.server.before = func(call string) error {
+							if call == "put status" || call == "patch condition" {
+								return hook(call)
+							}
+							return nil
+						}
+					}
+					b.askReboot("a-1")
+					b.step(2 * time.Minute)
+					b.wantReboots(1)
+					b.wantAnswer("a-1", v1alpha1.ResultSucceeded, v1alpha1.ActionReasonRebooted)
+				})
+			}
+		}
+	}
+}
+
+func TestCrashOfTheMachineIsNotOurBoot(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.machine.GoDown(5 * time.Second)
+	b.step(time.Minute)
+	boots := b.server.get().Status.Boots
+	if len(boots) != 2 || boots[1].Cause != v1alpha1.BootByOther {
+		t.Errorf("boots are %+v", boots)
+	}
+}
+
+func TestHangingCheckIsUnknownAndNeverStartedTwice(t *testing.T) {
+	b := newBench(t)
+	b.check.finds(offTheBus)
+	b.step(time.Minute)
+	release := make(chan struct{})
+	b.check.does(func(context.Context) health.Result { <-release; return health.Result{Outcome: health.Passing} })
+	looks := b.check.looked()
+	stop := make(chan struct{})
+	go func() { // time passes while Step waits for the check
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				b.clock.Step(time.Second)
+			}
+		}
+	}()
+	for range 4 {
+		b.node.Wake()
+		b.node.Step(t.Context())
+	}
+	close(stop)
+	status := b.server.get().Status
+	if got := b.check.looked() - looks; got != 1 {
+		t.Errorf("a hanging check was started %d times", got)
+	}
+	if len(status.Checks) != 1 || status.Checks[0].Result != "Unknown" || status.Checks[0].Reason != health.ReasonTimedOut {
+		t.Errorf("checks are %+v", status.Checks)
+	}
+	if len(status.Faults) != 1 {
+		t.Errorf("what stood is gone: %+v", status.Faults)
+	}
+	b.check.does(nil)
+	close(release)
+	for range 1000 {
+		if b.step(time.Second); len(b.server.get().Status.Checks) == 1 && b.server.get().Status.Checks[0].Result == "Failing" {
+			return
+		}
+	}
+	t.Errorf("the check did not come back: %+v", b.server.get().Status.Checks)
+}
+
+func TestPanickingCheckIsUnknown(t *testing.T) {
+	b := newBench(t)
+	b.check.does(func(context.Context) health.Result { panic("index out of range") })
+	b.step(time.Minute)
+	b.wantSummary(v1alpha1.SummaryUnknown)
+	status := b.server.get().Status
+	if len(status.Checks) != 1 || status.Checks[0].Reason != health.ReasonPanicked {
+		t.Errorf("checks are %+v", status.Checks)
+	}
+	if status.CompletedRound != nil {
+		t.Errorf("a round was completed by a check that could not look")
+	}
+}
