@@ -167,7 +167,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config) error {
 		name string
 		add  func() error
 	}{
-		{"remediation", func() error { return remediation.Setup(ctx, mgr, c.Registry, remediationOptions(mgr, c, keeper)) }},
+		{"remediation", func() error { return remediation.Setup(ctx, mgr, remediationOptions(mgr, c, keeper, counts)) }},
 		{"nodehealth", func() error {
 			return nodehealth.Setup(ctx, mgr, nodehealth.Options{
 				NodeSelector: c.NodeSelector, AgentsElsewhere: c.AgentsElsewhere, Grace: c.ReportingGrace,
@@ -189,7 +189,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config) error {
 }
 
 // remediationOptions is what the loop that acts works with.
-func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper) remediation.Options {
+func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper, counts *metrics.Controller) remediation.Options {
 	compiled := &policy.Cache{}
 	return remediation.Options{
 		Client: mgr.GetClient(),
@@ -203,6 +203,7 @@ func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper) remed
 		},
 		Budgets: keeper,
 		Events:  mgr.GetEventRecorder("roundhouse-controller"),
+		Metrics: counts,
 		Clock:   c.Clock,
 		Workers: c.Workers,
 	}

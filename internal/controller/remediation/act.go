@@ -39,7 +39,7 @@ func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d dec
 	if err := r.writeHealth(ctx, w, h, st); err != nil {
 		return err
 	}
-	r.metrics.actions.WithLabelValues(string(d.Action.Type)).Inc()
+	r.Metrics.ActionsAsked.WithLabelValues(string(d.Action.Type)).Inc()
 	return nil
 }
 

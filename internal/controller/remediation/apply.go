@@ -18,6 +18,7 @@ import (
 // they announce.
 func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision) (time.Duration, error) {
 	st := w.rem.Status.DeepCopy()
+	w.doing = d.Do
 	var err error
 	switch d.Do {
 	case decide.Wait, decide.Move:

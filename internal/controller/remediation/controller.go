@@ -25,6 +25,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/claim"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 	"github.com/roundhouse-dev/roundhouse/internal/evict"
+	"github.com/roundhouse-dev/roundhouse/internal/metrics"
 	"github.com/roundhouse-dev/roundhouse/internal/policy"
 )
 
@@ -41,6 +42,8 @@ type Options struct {
 	Budgets *budget.Keeper
 	// Events tells people on the Node what happened; nil tells nobody.
 	Events events.EventRecorder
+	// Metrics counts what was done.
+	Metrics *metrics.Controller
 	// Clock is the time.
 	Clock clock.PassiveClock
 	// Workers is how many nodes are worked on at once.
@@ -66,7 +69,6 @@ type Reconciler struct {
 	Options
 	evictor evict.Evictor
 	foreign claim.Finder
-	metrics *metrics
 }
 
 // errDecideAgain says that what was decided on is no longer so.
@@ -85,7 +87,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		switch {
 		case apierrors.IsConflict(err) || errors.Is(err, errDecideAgain) || errors.Is(err, claim.ErrClaimed) || errors.Is(err, budget.ErrActing):
 			// Somebody else wrote first, or the cache is behind: look again soon, and decide again.
-			r.metrics.conflicts.Inc()
+			r.Metrics.Overtaken.WithLabelValues(string(w.doing)).Inc()
 			return ctrl.Result{RequeueAfter: time.Second / 5}, nil
 		case err != nil:
 			return ctrl.Result{}, fmt.Errorf("node %s: %w", req.Name, err)
@@ -113,7 +115,9 @@ type work struct {
 	fresh bool
 	// nextCheck is when a Node condition will have lasted long enough to be a fault.
 	nextCheck time.Duration
-	done      bool
+	// doing is the step under way.
+	doing decide.Do
+	done  bool
 }
 
 // begin reads what is cached.
@@ -223,7 +227,7 @@ func (r *Reconciler) open(ctx context.Context, w *work, s *decide.Snapshot) (tim
 	if err != nil {
 		return 0, fmt.Errorf("creating remediation: %w", err)
 	}
-	r.metrics.opened.WithLabelValues(rem.Spec.Root.Code).Inc()
+	r.Metrics.Opened.WithLabelValues(rem.Spec.Root.Code).Inc()
 	w.rem = rem
 	return 0, nil
 }

@@ -125,7 +125,7 @@ func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *
 		if err != nil {
 			return err
 		}
-		r.metrics.evictions.WithLabelValues(string(out.Kind)).Inc()
+		r.Metrics.Evictions.WithLabelValues(string(out.Kind)).Inc()
 		switch out.Kind {
 		case evict.Evicted:
 			d.Drain.PodsMoved++

@@ -54,7 +54,6 @@ func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot
 			st.Quarantined = append(st.Quarantined, on)
 		}
 	}
-	r.metrics.quarantined.Inc()
 	return nil
 }
 

@@ -28,7 +28,6 @@ func (r *Reconciler) record(ctx context.Context, w *work, s *decide.Snapshot) (t
 		if err := r.Client.Update(ctx, next); err != nil {
 			return 0, fmt.Errorf("letting go of remediation: %w", err)
 		}
-		r.metrics.ended.WithLabelValues(string(w.rem.Status.Phase)).Inc()
 	}
 	w.done = true
 	// Whatever came after this incident on the node is looked at now.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -23,7 +22,7 @@ import (
 )
 
 // Setup adds the loop to a manager.
-func Setup(ctx context.Context, mgr ctrl.Manager, reg prometheus.Registerer, o Options) error {
+func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if o.Retention == 0 {
 		o.Retention = DefaultRetention
 	}
@@ -37,7 +36,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, reg prometheus.Registerer, o O
 	if err != nil {
 		return fmt.Errorf("indexing remediations by node: %w", err)
 	}
-	r := &Reconciler{Options: o, evictor: evict.Evictor{Client: o.Client}, foreign: claim.Finder{Reader: o.Live}, metrics: newMetrics(reg)}
+	r := &Reconciler{Options: o, evictor: evict.Evictor{Client: o.Client}, foreign: claim.Finder{Reader: o.Live}}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("remediation").
 		WithOptions(controller.Options{MaxConcurrentReconciles: max(1, o.Workers), SkipNameValidation: ptr.To(true)}).
