@@ -86,7 +86,6 @@ type Check struct {
 
 	reader    machine.LogReader
 	bootTime  time.Time
-	buf       []byte
 	fresh     bool      // no cursor for this boot: lines older than the lookback are history
 	openedAt  time.Time // when the log was opened
 	loads     int
@@ -101,6 +100,9 @@ var (
 	_ health.Waiter   = (*Check)(nil)
 	_ health.Resetter = (*Check)(nil)
 )
+
+// buffers are shared, since a sandbox runs tens of thousands of checks in one process.
+var buffers = sync.Pool{New: func() any { return new([machine.MaxLogRecord]byte) }}
 
 // New returns the check. It reads nothing yet.
 func New(o Options) *Check {
@@ -228,9 +230,6 @@ func (c *Check) ensureOpen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.buf == nil {
-		c.buf = make([]byte, machine.MaxLogRecord)
-	}
 	c.reader, c.bootTime, c.openedAt = reader, at, c.o.Now()
 	c.fresh, c.expectGap = c.state.Next == 0, true
 	return nil
@@ -261,11 +260,13 @@ func (c *Check) load(ctx context.Context, boot string) error {
 
 // drain reads until nothing is waiting; more says that the bound was reached first.
 func (c *Check) drain(ctx context.Context) (more bool, err error) {
+	buf := buffers.Get().(*[machine.MaxLogRecord]byte)
+	defer buffers.Put(buf)
 	for i := range maxRecords {
 		if i%256 == 255 && ctx.Err() != nil {
 			return true, nil
 		}
-		n, err := c.reader.TryRead(c.buf)
+		n, err := c.reader.TryRead(buf[:])
 		switch {
 		case errors.Is(err, machine.ErrLogDrained):
 			return false, nil
@@ -276,7 +277,7 @@ func (c *Check) drain(ctx context.Context) (more bool, err error) {
 		case err != nil:
 			return false, err
 		}
-		c.take(c.buf[:n])
+		c.take(buf[:n])
 	}
 	return true, nil
 }
