@@ -7,9 +7,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Controller is what the loops around remediation count, which counts for itself. It has no globals: two controllers in
-// one process count apart.
+// Controller is what the controller counts. It has no globals: two controllers in one process count apart.
 type Controller struct {
+	// Evictions counts evictions by outcome: Evicted, Terminating, Gone, Blocked, Misconfigured, Error.
+	Evictions *prometheus.CounterVec
+	// BudgetVerdicts counts answers to asking for a slot, by reason.
+	BudgetVerdicts *prometheus.CounterVec
+	// Transitions counts changes of phase, by from, to and reason.
+	Transitions *prometheus.CounterVec
+	// Remediations is how many there are, by phase.
+	Remediations *prometheus.GaugeVec
 	// Opened counts incidents that began, by the code of their root fault.
 	Opened *prometheus.CounterVec
 	// ActionsAsked counts actions asked of agents, by type.
@@ -32,6 +39,10 @@ const namespace = "roundhouse"
 // NewController registers the controller's metrics.
 func NewController(registry prometheus.Registerer) (*Controller, error) {
 	m := &Controller{
+		Evictions:          counter("evictions_total", "Evictions asked for, by outcome.", "outcome"),
+		BudgetVerdicts:     counter("budget_verdicts_total", "Answers to asking for a disruption slot, by reason.", "reason"),
+		Transitions:        counter("remediation_transitions_total", "Changes of phase.", "from", "to", "reason"),
+		Remediations:       gauge("remediations", "Remediations that exist, by phase.", "phase"),
 		Opened:             counter("remediations_opened_total", "Incidents that began, by the code of their root fault.", "code"),
 		ActionsAsked:       counter("actions_asked_total", "Actions asked of agents, by type.", "type"),
 		Overtaken:          counter("decisions_overtaken_total", "Steps given up because what they were decided on had changed.", "step"),
@@ -41,7 +52,7 @@ func NewController(registry prometheus.Registerer) (*Controller, error) {
 		BrakesHolding:      gauge("brake_holding", "1 for each policy whose brake holds.", "policy"),
 	}
 	for _, collector := range []prometheus.Collector{
-		m.Opened, m.ActionsAsked, m.Overtaken, m.AlertsSent, m.NodeHealthsCreated,
+		m.Evictions, m.BudgetVerdicts, m.Transitions, m.Remediations, m.Opened, m.ActionsAsked, m.Overtaken, m.AlertsSent, m.NodeHealthsCreated,
 		m.NodesNotReporting, m.BrakesHolding,
 	} {
 		if err := registry.Register(collector); err != nil {
