@@ -67,6 +67,7 @@ type Place struct {
 	// +optional
 	Slot string `json:"slot,omitempty"`
 	// from is when it was first seen there.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	From metav1.Time `json:"from"`
 }
 
@@ -94,8 +95,10 @@ type DeviceIncident struct {
 	// +optional
 	Outcome Phase `json:"outcome,omitempty"`
 	// at is when it began.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	At metav1.Time `json:"at"`
 	// ended is when it ended.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Ended *metav1.Time `json:"ended,omitempty"`
 }

@@ -37,7 +37,7 @@ type NodeDisruptionBudgetSpec struct {
 	// maxUnavailable is how many nodes of a domain may be out: a number, or a percentage of those selected, rounded
 	// down.
 	// +kubebuilder:validation:XIntOrString
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 : self.matches('^([0-9]|[1-9][0-9]|100)%$')",message="must be a number of at least 0, or a percentage from 0% to 100%"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 1000000 : self.matches('^([0-9]|[1-9][0-9]|100)%$')",message="must be a number from 0 to 1000000, or a percentage from 0% to 100%"
 	// +optional
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 	// maxUnavailableDevices is how many devices of a domain may be out.
@@ -75,6 +75,7 @@ type Reservation struct {
 	// +optional
 	Devices int32 `json:"devices,omitempty"`
 	// since is when it was taken.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	Since metav1.Time `json:"since"`
 }
 
@@ -94,6 +95,7 @@ type NodeDisruptionBudgetStatus struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime > timestamp('0001-01-01T00:00:00Z'))",message="lastTransitionTime must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }

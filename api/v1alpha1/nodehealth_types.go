@@ -102,6 +102,7 @@ type Action struct {
 	// +kubebuilder:validation:MaxLength=64
 	BootID string `json:"bootID"`
 	// notAfter is when the asking lapses; after it the agent refuses.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	NotAfter metav1.Time `json:"notAfter"`
 }
 
@@ -148,9 +149,11 @@ type ActionStatus struct {
 	// +optional
 	Message string `json:"message,omitempty"`
 	// started is when the act began.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Started *metav1.Time `json:"started,omitempty"`
 	// finished is when it ended.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Finished *metav1.Time `json:"finished,omitempty"`
 }
@@ -161,6 +164,7 @@ type Boot struct {
 	// +kubebuilder:validation:MaxLength=64
 	ID string `json:"id"`
 	// at is when the kernel started.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	At metav1.Time `json:"at"`
 	// cause says whether Roundhouse asked for it.
 	Cause BootCause `json:"cause"`
@@ -190,6 +194,7 @@ type Round struct {
 	// +optional
 	AfterAction string `json:"afterAction,omitempty"`
 	// at is when it ended; republished only with another change.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	At metav1.Time `json:"at"`
 }
 
@@ -304,8 +309,10 @@ type Fault struct {
 	// +optional
 	Recommended Recommendation `json:"recommended,omitempty"`
 	// firstSeen is when it was first seen since it last cleared.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	FirstSeen metav1.Time `json:"firstSeen"`
 	// lastSeen is when it was last seen; republished when count reaches the next power of two.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	LastSeen metav1.Time `json:"lastSeen"`
 	// count is how often it was seen; republished at powers of two.
 	// +kubebuilder:validation:Minimum=1
@@ -340,6 +347,7 @@ type CheckStatus struct {
 	// +optional
 	Message string `json:"message,omitempty"`
 	// since is when it began.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	Since metav1.Time `json:"since"`
 }
 

@@ -65,6 +65,7 @@ type RootFault struct {
 	// +optional
 	Check string `json:"check,omitempty"`
 	// firstSeen is when it was first seen.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	FirstSeen metav1.Time `json:"firstSeen"`
 }
 
@@ -103,6 +104,7 @@ type Approval struct {
 	// +kubebuilder:validation:MaxLength=128
 	By string `json:"by"`
 	// until is when the approval lapses.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	Until metav1.Time `json:"until"`
 }
 
@@ -204,6 +206,7 @@ type Step struct {
 	// +optional
 	BootID string `json:"bootID,omitempty"`
 	// deadline is when the attempt has failed if it has not ended.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Deadline *metav1.Time `json:"deadline,omitempty"`
 }
@@ -244,6 +247,7 @@ type Attempt struct {
 	// +optional
 	ActionID string `json:"actionID,omitempty"`
 	// at is when it ended.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	At metav1.Time `json:"at"`
 	// result is how.
 	Result AttemptResult `json:"result"`
@@ -256,8 +260,10 @@ type Attempt struct {
 // Restart is a retry that a human approved.
 type Restart struct {
 	// at is when the ladder began anew.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	At metav1.Time `json:"at"`
 	// approvedUntil is the end of the approval that was used, so that it is used once.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	ApprovedUntil metav1.Time `json:"approvedUntil"`
 }
 
@@ -291,6 +297,7 @@ type DrainStatus struct {
 	// +optional
 	WorkAtRisk string `json:"workAtRisk,omitempty"`
 	// deadline is when waiting ends.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Deadline *metav1.Time `json:"deadline,omitempty"`
 	// blockers are pods that keep the drain from going on, the first few.
@@ -307,6 +314,7 @@ type DrainStatus struct {
 // Evidence is what was saved before the repair that erases it.
 type Evidence struct {
 	// at is when it was taken.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	At metav1.Time `json:"at"`
 	// bootID is the boot it was taken in.
 	// +kubebuilder:validation:MaxLength=64
@@ -329,6 +337,7 @@ type Evidence struct {
 // TimelineEntry is something that happened, or that was decided not to.
 type TimelineEntry struct {
 	// at is when.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	At metav1.Time `json:"at"`
 	// phase is the phase then.
 	Phase Phase `json:"phase"`
@@ -369,6 +378,7 @@ type RemediationStatus struct {
 	// +optional
 	Fence int64 `json:"fence,omitempty"`
 	// since is when the phase was entered.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Since *metav1.Time `json:"since,omitempty"`
 	// quarantined lists what was put on and is not off yet.
@@ -394,9 +404,11 @@ type RemediationStatus struct {
 	// +optional
 	Evidence *Evidence `json:"evidence,omitempty"`
 	// actingSince is when it first began to act; empty while it has not.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	ActingSince *metav1.Time `json:"actingSince,omitempty"`
 	// deadline is when the wait of this phase ends: of idle, of verification, of probation.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Deadline *metav1.Time `json:"deadline,omitempty"`
 	// timeline is what happened, oldest first; the first eight and every change of phase stay.
@@ -411,6 +423,7 @@ type RemediationStatus struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime > timestamp('0001-01-01T00:00:00Z'))",message="lastTransitionTime must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }

@@ -37,6 +37,7 @@ type RemediationHoldSpec struct {
 	// +kubebuilder:validation:MaxLength=128
 	RequestedBy string `json:"requestedBy"`
 	// until is when it lapses; without it, it stays until deleted.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Until *metav1.Time `json:"until,omitempty"`
 }

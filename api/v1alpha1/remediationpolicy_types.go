@@ -70,6 +70,9 @@ type NodeConditionMatch struct {
 	// +kubebuilder:validation:Enum="True";"False";Unknown
 	Status corev1.ConditionStatus `json:"status"`
 	// for is how long it must have lasted, as a duration such as 2m.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	For metav1.Duration `json:"for,omitempty"`
 }
@@ -117,6 +120,7 @@ type RuleMatch struct {
 // +kubebuilder:validation:XValidation:rule="self.response == 'Repair' ? has(self.ladder) && size(self.ladder) > 0 : !has(self.ladder)",message="ladder is required with response Repair, and only then"
 // +kubebuilder:validation:XValidation:rule="self.response == 'Repair' || (!has(self.when) && !has(self.deadline) && !has(self.atDeadline))",message="when, deadline and atDeadline go with response Repair"
 // +kubebuilder:validation:XValidation:rule="!has(self.when) || self.when == 'Now' || has(self.deadline)",message="when Idle or Window needs a deadline: every wait has one"
+// +kubebuilder:validation:XValidation:rule="!has(self.atDeadline) || has(self.deadline)",message="atDeadline needs a deadline"
 type Rule struct {
 	// name is how the rule is called in explanations.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
@@ -130,6 +134,9 @@ type Rule struct {
 	// +optional
 	When When `json:"when,omitempty"`
 	// deadline is how long waiting lasts, as a duration such as 12h.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
 	// atDeadline is what happens then; Escalate without it.
@@ -196,6 +203,9 @@ type Rung struct {
 	// action is what it does.
 	Action RungAction `json:"action"`
 	// timeout is how long one attempt may take, from asking to the first completed round of checks after it.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 	// attempts is how often it is tried.
@@ -266,6 +276,9 @@ type Drain struct {
 	// +optional
 	Classes []WorkloadClass `json:"classes,omitempty"`
 	// deadline is how long the eviction of pods may take before a human is asked; 1h without it.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
 }
@@ -273,9 +286,15 @@ type Drain struct {
 // Verify says how a repair is proved.
 type Verify struct {
 	// settle is how long the node must be without the fault, after the first completed round of checks.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Settle *metav1.Duration `json:"settle,omitempty"`
 	// timeout is how long verification may last before the repair has failed.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }
@@ -293,6 +312,9 @@ type Loop struct {
 	// +optional
 	MaxBoots *int32 `json:"maxBoots,omitempty"`
 	// window is how far back they are counted, such as 720h.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Window *metav1.Duration `json:"window,omitempty"`
 }
@@ -301,7 +323,7 @@ type Loop struct {
 type SameSignature struct {
 	// nodes is a number, or a percentage of the policy's nodes, rounded down.
 	// +kubebuilder:validation:XIntOrString
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 : self.matches('^([1-9]|[1-9][0-9]|100)%$')",message="must be a number of at least 1, or a percentage from 1% to 100%"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 1000000 : self.matches('^([1-9]|[1-9][0-9]|100)%$')",message="must be a number from 1 to 1000000, or a percentage from 1% to 100%"
 	Nodes intstr.IntOrString `json:"nodes"`
 	// minNodes is how many nodes it takes at least.
 	// +kubebuilder:validation:Minimum=2
@@ -309,6 +331,9 @@ type SameSignature struct {
 	// +optional
 	MinNodes *int32 `json:"minNodes,omitempty"`
 	// window is how close together the faults must have begun, such as 10m.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Window *metav1.Duration `json:"window,omitempty"`
 }
@@ -343,7 +368,8 @@ type Window struct {
 }
 
 // RemediationPolicySpec says what to do.
-// +kubebuilder:validation:XValidation:rule="!has(self.rules) || self.rules.all(r, !has(r.ladder) || r.ladder.all(l, has(self.rungs) && self.rungs.exists(s, s.name == l)))",message="a rule's ladder names a rung that is not in rungs"
+// +kubebuilder:validation:XValidation:rule="!has(self.rules) || self.rules.all(r, !has(r.ladder) || r.ladder.all(l, has(self.rungs) && self.rungs.exists(s, s.name == l)))",message="the ladder of a rule names a rung that spec.rungs does not have"
+// +kubebuilder:validation:XValidation:rule="!has(self.rules) || has(self.windows) || !self.rules.exists(r, has(r.when) && r.when == 'Window')",message="a rule with when: Window needs spec.windows"
 type RemediationPolicySpec struct {
 	// mode is how far it may go.
 	// +kubebuilder:default=Observe
@@ -379,6 +405,9 @@ type RemediationPolicySpec struct {
 	// +optional
 	Verify *Verify `json:"verify,omitempty"`
 	// probation is how long a returned node is watched; a relapse in it climbs a rung. 24h without it.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Probation *metav1.Duration `json:"probation,omitempty"`
 	// loop says when repairing again and again ends.
@@ -407,6 +436,7 @@ type BrakeStatus struct {
 	// +optional
 	Nodes int32 `json:"nodes,omitempty"`
 	// since is when it began to hold.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Since *metav1.Time `json:"since,omitempty"`
 	// releaseWhen says what releases it.
@@ -437,6 +467,7 @@ type RemediationPolicyStatus struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=map
 	// +listMapKey=type
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime > timestamp('0001-01-01T00:00:00Z'))",message="lastTransitionTime must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// brake is whether the robot has stopped itself.

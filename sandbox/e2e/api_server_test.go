@@ -35,6 +35,7 @@ func startAPIServer(t *testing.T, directories ...string) *apiServer {
 // coreClient makes a client of one configuration.
 func coreClient(t *testing.T, restConfig *rest.Config) kubernetes.Interface {
 	t.Helper()
+	restConfig.WarningHandler = rest.NoWarnings{} // of unknown fields, which some tests send on purpose
 	core, err := kubernetes.NewForConfig(restConfig)
 	if err != nil {
 		t.Fatal(err)
