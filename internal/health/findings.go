@@ -104,6 +104,7 @@ func severityRank(s v1alpha1.Severity) int {
 		return 0
 	case v1alpha1.SeverityWarning:
 		return 1
+	case v1alpha1.SeverityInfo:
 	}
 	return 2
 }

@@ -89,7 +89,7 @@ func readConfig(a attributes, suspended bool) ConfigState {
 		a.failed("config", err)
 		return ConfigUnread
 	}
-	defer f.Close() //nolint:errcheck // A file that was only read has nothing to lose at close.
+	defer f.Close()
 	var header [64]byte
 	n, err := io.ReadFull(f, header[:])
 	switch {

@@ -178,6 +178,7 @@ func severityRank(s v1alpha1.Severity) int {
 		return 2
 	case v1alpha1.SeverityWarning:
 		return 1
+	case v1alpha1.SeverityInfo:
 	}
 	return 0
 }
@@ -299,13 +300,13 @@ func (s *State) xid(a Address, code int) *Open {
 	return nil
 }
 
-// explains says whether o can be p's doing by its time: o was last seen in p's burst or after it began. Only a Critical
-// p goes on explaining for as long as it stands: a device that is off the bus makes errors until it is back.
-func (p *Open) explains(o Open, t Times) bool {
-	if o.Last.Before(p.First.Add(-t.Burst)) {
+// explains says whether other can be o's doing by its time: it was last seen in o's burst or after that began. Only a
+// Critical fault goes on explaining for as long as it stands: a device that is off the bus makes errors until it is back.
+func (o Open) explains(other Open, t Times) bool {
+	if other.Last.Before(o.First.Add(-t.Burst)) {
 		return false
 	}
-	return p.severity() == v1alpha1.SeverityCritical || !o.Last.After(p.Last.Add(t.Burst))
+	return o.severity() == v1alpha1.SeverityCritical || !other.Last.After(o.Last.Add(t.Burst))
 }
 
 // recoveryFor is the open Xid 154 of the device, when it recommends something.

@@ -19,6 +19,10 @@ import (
 // Name is the check's name.
 const Name = "pci"
 
+// ReasonSettling means that something looks wrong and has not yet lasted long enough to be called a fault. It is Unknown,
+// so that a device that has not come back from a reboot is not taken for a repaired one meanwhile.
+const ReasonSettling = "Settling"
+
 const (
 	// stateFile holds the inventory and the open faults.
 	stateFile = "pci.json"
@@ -169,13 +173,14 @@ func (c *Check) begin(ctx context.Context) error {
 // load replaces what is known by what was saved. Until it could be read, nothing is saved over it.
 func (c *Check) load(ctx context.Context) error {
 	data, err := c.o.Machine.Load(ctx, stateFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.loaded = true
+		return nil
+	case err != nil:
 		return err
 	}
 	c.loaded = true
-	if err != nil {
-		return nil
-	}
 	var s state
 	if err := json.Unmarshal(data, &s); err != nil {
 		c.saveErr = fmt.Errorf("reading %s, inventory starts anew: %w", stateFile, err)
@@ -259,7 +264,11 @@ func (c *Check) result(seats []Seat, v Verdict, driverErr error, next time.Durat
 			unread++
 		}
 	}
+	pending := c.pending(r.Devices)
 	switch {
+	case pending != "":
+		r.Reason = ReasonSettling
+		notes = append(notes, pending)
 	case unread > 0:
 		r.Reason = health.ReasonCannotRead
 	case c.loadErr != nil:
@@ -277,6 +286,23 @@ func (c *Check) result(seats []Seat, v Verdict, driverErr error, next time.Durat
 		r.Outcome = health.Unknown
 	}
 	return r
+}
+
+// pending marks the devices that something not yet believed was seen on, and says what that is.
+func (c *Check) pending(devices []v1alpha1.Device) string {
+	var notes []string
+	for _, t := range c.state.Tracked {
+		if t.Open {
+			continue
+		}
+		notes = append(notes, t.Evidence)
+		for i := range devices {
+			if devices[i].ID == t.ID && devices[i].Health == v1alpha1.DeviceHealthy {
+				devices[i].Health = v1alpha1.DeviceUnknown
+			}
+		}
+	}
+	return strings.Join(notes, "; ")
 }
 
 // inventory is the devices as NodeHealth lists them, missing ones included. Health is set where only this check can tell.

@@ -103,7 +103,7 @@ func TestADeviceGoesAndComesBack(t *testing.T) {
 			}
 			r.expect("at the start", health.Passing)
 			r.m.Break(gpu0, fake.Break{Kind: kind})
-			if res := r.look(); res.Outcome != health.Passing || res.Again != 2*time.Second {
+			if res := r.look(); res.Outcome != health.Unknown || res.Reason != ReasonSettling || res.Again != 2*time.Second {
 				t.Errorf("seen once: %s, again in %v", res.Outcome, res.Again)
 			}
 			r.advance(2 * time.Second)
@@ -150,7 +150,7 @@ func TestAShortResetIsNoFault(t *testing.T) {
 	r.expect("back within the time", health.Passing)
 	r.advance(10 * time.Second)
 	r.m.Break(gpu0, fake.Break{Kind: fake.Dead})
-	r.expect("the next one starts anew", health.Passing)
+	r.expect("the next one starts anew", health.Unknown, gpu0+" Unknown")
 }
 
 func TestAReboot(t *testing.T) {
@@ -162,7 +162,7 @@ func TestAReboot(t *testing.T) {
 	r.advance(2 * time.Second)
 	r.expect("before", health.Failing, CodeMissing+" "+gpu0+" x1", CodeMissing+" 0000:28:00.0 x1", gpu0+" Missing", "0000:28:00.0 Missing")
 	r.m.GoDown(0)
-	r.expect("the faults of the old boot are over, the inventory is not", health.Passing, "0000:28:00.0 Missing")
+	r.expect("the faults of the old boot are over, the inventory is not", health.Unknown, "0000:28:00.0 Missing")
 	r.advance(2 * time.Second)
 	r.expect("one did not come back", health.Failing, CodeMissing+" 0000:28:00.0 x1", "0000:28:00.0 Missing")
 	id := "GPU-00000007-0000-4000-8000-000000000001"
@@ -199,7 +199,7 @@ func TestLinks(t *testing.T) {
 	r.m.Break(gpu0, fake.Break{Kind: fake.Narrow, Width: 8})
 	r.look()
 	r.advance(2 * time.Second)
-	r.expect("a link trains for longer than a device resets", health.Passing)
+	r.expect("a link trains for longer than a device resets", health.Unknown, gpu0+" Unknown")
 	r.advance(8 * time.Second)
 	r.expect("narrow", health.Failing, CodeNarrow+" "+gpu0+" x1")
 	r.m.Break(gpu0, fake.Break{Kind: fake.Slow, MTs: 8000})
@@ -219,7 +219,7 @@ func TestPassedThroughToAVirtualMachine(t *testing.T) {
 	r.m.Break(gpu0, fake.Break{Kind: fake.Dead})
 	r.look()
 	r.advance(2 * time.Second)
-	r.expect("its guest may reset it as it likes", health.Passing)
+	r.expect("its guest may reset it as it likes", health.Unknown, gpu0+" Unknown")
 	r.advance(8 * time.Second)
 	res := r.expect("dead from the bus alone", health.Failing, CodeDead+" "+gpu0+" x1", gpu0+" Unhealthy")
 	if d := res.Devices[0]; d.BoundTo != "vfio-pci" || !strings.HasPrefix(d.ID, "GPU-") {

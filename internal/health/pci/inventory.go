@@ -60,9 +60,9 @@ type Seat struct {
 // vanishes. Another identity in a known place is a replacement, not a fault, and takes the place over with no baseline;
 // and a device that nothing known explains is new. changed says that the inventory is not what it was.
 func Reconcile(known []Known, seen []Seen) (seats []Seat, changed bool) {
-	seats = make([]Seat, len(known))
-	for i, k := range known {
-		seats[i].Known = k
+	seats = make([]Seat, 0, max(len(known), len(seen)))
+	for _, k := range known {
+		seats = append(seats, Seat{Known: k})
 	}
 	taken := make([]bool, len(seen))
 	for _, same := range sameness {
