@@ -115,7 +115,7 @@ func (s *apiServer) tryEdges(t *testing.T, scheme *runtime.Scheme, crd *apiexten
 // send sends an object as whoever writes that part would: the spec by a create, the status by an update.
 func (s *apiServer) send(t *testing.T, crd *apiextensionsv1.CustomResourceDefinition, object *unstructured.Unstructured, status bool) ([]byte, error) {
 	t.Helper()
-	path := "/apis/" + crd.Spec.Group + "/v1alpha1/" + crd.Spec.Names.Plural
+	path := strings.TrimSuffix(collection(crd), "/")
 	method := http.MethodPost
 	if status {
 		method, path = http.MethodPut, path+"/"+object.GetName()+"/status"
@@ -132,7 +132,7 @@ func (s *apiServer) send(t *testing.T, crd *apiextensionsv1.CustomResourceDefini
 // createWhole stores a sample with its status, and gives it the resourceVersion of what was stored.
 func (s *apiServer) createWhole(t *testing.T, crd *apiextensionsv1.CustomResourceDefinition, sample *unstructured.Unstructured) {
 	t.Helper()
-	path := "/apis/" + crd.Spec.Group + "/v1alpha1/" + crd.Spec.Names.Plural
+	path := strings.TrimSuffix(collection(crd), "/")
 	body, err := json.Marshal(sample)
 	if err != nil {
 		t.Fatal(err)
