@@ -9,6 +9,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
+	"github.com/roundhouse-dev/roundhouse/internal/decide"
 )
 
 // lookAhead fills in what is before us: what comes next, what it waits for, until when, and what would change it.
@@ -18,7 +19,9 @@ func (s *Snapshot) lookAhead(r *v1alpha1.Remediation, w *Why) {
 		return
 	}
 	if w.State == Observing {
-		w.WouldDo = said(w.Message)
+		if w.Reason == decide.ReasonModeObserve {
+			w.WouldDo = said(strings.TrimPrefix(w.Message, "observing only; "))
+		}
 		w.Next = s.nextInObserve(w)
 	} else {
 		w.Next = s.next(r, w)
@@ -58,7 +61,7 @@ func (s *Snapshot) next(r *v1alpha1.Remediation, w *Why) []string {
 		}
 		return []string{moved, "then " + step}
 	case v1alpha1.PhaseRepairing:
-		return said(s.action(r), step)
+		return said(step, s.action())
 	case v1alpha1.PhaseVerifying:
 		return []string{"probation, once a full round of checks has passed and the fault has stayed away" + settle(policy)}
 	case v1alpha1.PhaseProbation:
@@ -123,14 +126,14 @@ func (s *Snapshot) recommended(r *v1alpha1.Remediation) string {
 }
 
 // action says how far the agent is with what it was asked.
-func (s *Snapshot) action(r *v1alpha1.Remediation) string {
+func (s *Snapshot) action() string {
 	if s.Health == nil || s.Health.Spec.Action == nil {
 		return ""
 	}
 	asked, answer := s.Health.Spec.Action, s.Health.Status.Action
-	out := fmt.Sprintf("%s, action %s: ", asked.Type, asked.ID)
+	out := fmt.Sprintf("the agent, asked for %s (%s): ", Spell(string(asked.Type)), asked.ID)
 	if answer == nil || answer.ID != asked.ID {
-		return out + "asked, not answered yet"
+		return out + "not answered yet"
 	}
 	out += Spell(string(answer.State))
 	if answer.Result != "" {
@@ -308,7 +311,7 @@ func (s *Snapshot) deadline(r *v1alpha1.Remediation, w *Why) *Deadline {
 	case v1alpha1.PhaseVerifying:
 		at, then = st.Deadline, "the repair has failed: the next attempt or rung"
 	case v1alpha1.PhaseProbation:
-		at, then = st.Deadline, "over: the incident has succeeded"
+		at, then = st.Deadline, "the incident is over"
 	default:
 		at = st.Deadline
 	}

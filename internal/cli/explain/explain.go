@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -11,6 +12,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
+	"github.com/roundhouse-dev/roundhouse/internal/policy"
 )
 
 // recent is how long an incident that is over still explains a node's state, where nothing else is wrong.
@@ -161,6 +163,10 @@ func (s *Snapshot) meaning(r *v1alpha1.Remediation, w *Why) string {
 		if s.stillFaulty(r) {
 			return "by a human; the fault is still there, and nothing is done about it"
 		}
+	case Succeeded:
+		if len(r.Status.Attempts) == 0 {
+			return "the fault went away without a repair; nothing of ours is left on the node"
+		}
 	case Escalated:
 		if rung := s.human(r, w); rung != "" {
 			return "waits for a human: " + rung
@@ -173,14 +179,33 @@ func (s *Snapshot) meaning(r *v1alpha1.Remediation, w *Why) string {
 	return meanings[w.State]
 }
 
+// whyNoIncident says why nothing is done about a fault: by the same code with which the controller matches rules.
 func (s *Snapshot) whyNoIncident(w *Why) string {
 	switch {
 	case w.Policy == nil:
-		return "and no policy governs this node, so nothing is done about it"
+		return "no policy governs this node, so nothing is done about it"
 	case !w.Policy.Accepted:
-		return "and its policy is not accepted, so nothing is done about it"
+		return "policy " + w.Policy.Name + " is not accepted, so nothing is done about it"
 	}
-	return "and no incident is open: no rule asks for anything about it, or the controller has not decided yet"
+	governing := policy.Compile(s.Policies).For(s.Node)
+	var ignored []string
+	for _, f := range s.Health.Status.Faults {
+		rule, err := governing.Match(f, s.Node, s.Now)
+		switch {
+		case err != nil:
+			return "a rule cannot be evaluated: " + text.Clean(err.Error())
+		case rule == nil:
+			continue
+		case rule.Response != v1alpha1.ResponseIgnore:
+			return "rule " + rule.Name + " asks for something, and no incident is open yet: is the controller running?"
+		case !slices.Contains(ignored, rule.Name):
+			ignored = append(ignored, rule.Name)
+		}
+	}
+	if len(ignored) > 0 {
+		return "and nothing is done about it: rule " + oneOf(ignored) + " ignores it"
+	}
+	return "and nothing is done about it: no rule of policy " + w.Policy.Name + " matches"
 }
 
 // human is what the rung that ends the ladder asks of a human.
@@ -208,11 +233,11 @@ func (s *Snapshot) policyOf(r *v1alpha1.Remediation) *v1alpha1.RemediationPolicy
 }
 
 func (s *Snapshot) governing(r *v1alpha1.Remediation) *Governing {
-	policy := s.policyOf(r)
-	if policy == nil {
+	p := s.policyOf(r)
+	if p == nil {
 		return nil
 	}
-	g := &Governing{Name: policy.Name, Generation: policy.Generation, Mode: policy.Spec.Mode, Accepted: true}
+	g := &Governing{Name: p.Name, Generation: p.Generation, Mode: p.Spec.Mode, Accepted: true}
 	if g.Mode == "" {
 		g.Mode = v1alpha1.ModeObserve
 	}
@@ -221,11 +246,11 @@ func (s *Snapshot) governing(r *v1alpha1.Remediation) *Governing {
 		if r.Status.PolicyGeneration != 0 {
 			g.Generation = r.Status.PolicyGeneration
 		}
-		if rule := findRule(policy, r.Status.Rule); rule != nil {
+		if rule := findRule(p, r.Status.Rule); rule != nil {
 			g.RuleSays = Recite(rule)
 		}
 	}
-	g.Accepted, g.Why = Accepted(policy)
+	g.Accepted, g.Why = Accepted(p)
 	if _, tied := Governor(s.Policies, s.labels()); tied && g.Accepted {
 		g.Accepted, g.Why = false, "another policy of the same priority selects this node"
 	}
@@ -233,8 +258,8 @@ func (s *Snapshot) governing(r *v1alpha1.Remediation) *Governing {
 }
 
 // Accepted says whether a policy is followed, and if not, why not. One that the controller has not judged yet is not.
-func Accepted(policy *v1alpha1.RemediationPolicy) (bool, string) {
-	for _, c := range policy.Status.Conditions {
+func Accepted(p *v1alpha1.RemediationPolicy) (bool, string) {
+	for _, c := range p.Status.Conditions {
 		if c.Type != v1alpha1.ConditionAccepted {
 			continue
 		}

@@ -8,40 +8,33 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
 )
 
-// Recite says a rule in a sentence.
+// Recite says a rule in a line.
 func Recite(rule *v1alpha1.Rule) string {
-	out := "where " + reciteMatch(&rule.Match) + ": "
+	out := reciteMatch(&rule.Match) + ": "
 	switch rule.Response {
 	case v1alpha1.ResponseIgnore:
 		return out + "count and show it, never act"
 	case v1alpha1.ResponseQuarantine:
-		return out + "keep new work off, repair nothing"
+		return out + "quarantine, repair nothing"
 	case v1alpha1.ResponseRepair:
 	}
-	out += "keep new work off, then " + strings.Join(rule.Ladder, ", then ") + "; " + reciteWhen(rule)
-	return out
+	return out + "quarantine, then " + strings.Join(rule.Ladder, ", then ") + "; " + reciteWhen(rule)
 }
 
 func reciteMatch(m *v1alpha1.RuleMatch) string {
 	if m.Any {
-		return "there is any fault"
+		return "any fault"
 	}
 	var parts []string
-	if len(m.Codes) > 0 {
-		parts = append(parts, "the code is "+oneOf(m.Codes))
+	add := func(what, said string) {
+		if said != "" {
+			parts = append(parts, what+" "+said)
+		}
 	}
-	if len(m.Classes) > 0 {
-		parts = append(parts, "the class is "+oneOf(m.Classes))
-	}
-	if len(m.Severities) > 0 {
-		parts = append(parts, "the severity is "+oneOf(m.Severities))
-	}
-	switch m.Scope {
-	case v1alpha1.ScopeDevice:
-		parts = append(parts, "the fault is one device's")
-	case v1alpha1.ScopeNode:
-		parts = append(parts, "the fault is the whole node's")
-	}
+	add("code", oneOf(m.Codes))
+	add("class", oneOf(m.Classes))
+	add("severity", oneOf(m.Severities))
+	add("scope", string(m.Scope))
 	var conditions []string
 	for _, c := range m.NodeConditions {
 		said := fmt.Sprintf("%s=%s", c.Type, c.Status)
@@ -50,22 +43,19 @@ func reciteMatch(m *v1alpha1.RuleMatch) string {
 		}
 		conditions = append(conditions, said)
 	}
-	if len(conditions) > 0 {
-		parts = append(parts, "the Node's condition is "+oneOf(conditions))
-	}
-	if m.Expression != "" {
-		parts = append(parts, "CEL says "+text.Clean(m.Expression))
-	}
-	return strings.Join(parts, " and ")
+	add("condition", oneOf(conditions))
+	add("CEL", text.Clean(m.Expression))
+	return strings.Join(parts, ", ")
 }
 
+// oneOf says "a, b or c".
 func oneOf[S ~string](words []S) string {
 	out := make([]string, len(words))
 	for i, w := range words {
 		out[i] = string(w)
 	}
-	if len(out) == 1 {
-		return out[0]
+	if len(out) < 2 {
+		return strings.Join(out, "")
 	}
 	return strings.Join(out[:len(out)-1], ", ") + " or " + out[len(out)-1]
 }
@@ -74,14 +64,14 @@ func reciteWhen(rule *v1alpha1.Rule) string {
 	var out string
 	switch rule.When {
 	case v1alpha1.WhenIdle:
-		out = "begin when no work would be lost"
+		out = "when idle"
 	case v1alpha1.WhenWindow:
-		out = "begin in a window of the policy"
+		out = "in a window"
 	default:
-		return "begin at once"
+		return "at once"
 	}
 	if rule.Deadline != nil {
-		out += ", at most " + text.Duration(rule.Deadline.Duration) + " later " + atDeadline(rule)
+		out += "; after " + text.Duration(rule.Deadline.Duration) + " " + atDeadline(rule)
 	}
 	return out
 }

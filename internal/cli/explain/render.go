@@ -30,10 +30,11 @@ func (s State) Word() string {
 
 // Render writes the answer as sections. Wide also shows the names of objects and the reasons.
 func (w *Why) Render(p *text.Page, wide bool) {
-	head := fmt.Sprintf("%s  %s %s", text.Clean(w.Node), w.State.Word(), w.Meaning)
-	if !strings.HasPrefix(w.Meaning, "only") && !strings.HasPrefix(w.Meaning, "for") && !strings.HasPrefix(w.Meaning, "by ") {
-		head = fmt.Sprintf("%s  %s: %s", text.Clean(w.Node), w.State.Word(), w.Meaning)
+	head := text.Clean(w.Node) + "  " + w.State.Word()
+	if !goesOn(w.Meaning) {
+		head += ":"
 	}
+	head += " " + p.Clock.Localize(w.Meaning)
 	pad := max(2, 86-len([]rune(head)))
 	head = strings.Replace(head, w.State.Word(), p.Tint(tones[w.State], w.State.Word()), 1)
 	p.Line(head + strings.Repeat(" ", pad) + p.Clock.Minute(w.At.Time))
@@ -42,20 +43,34 @@ func (w *Why) Render(p *text.Page, wide bool) {
 	p.Section("Proof", facts(p, w.Proof)...)
 	p.Section("Not seen", facts(p, w.NotSeen)...)
 	p.Section("Done", w.done(p, wide)...)
-	p.Section("Would do", w.WouldDo...)
-	p.Section("Next", w.Next...)
-	p.Section("At risk", w.AtRisk...)
+	p.Section("Would do", local(p, w.WouldDo)...)
+	p.Section("Next", local(p, w.Next)...)
+	p.Section("At risk", local(p, w.AtRisk)...)
 	p.Section("Waiting", facts(p, w.Waiting)...)
-	p.Section("Changes", w.Changes...)
+	p.Section("Changes", local(p, w.Changes)...)
 	if w.Deadline != nil {
 		p.Section("Deadline", p.Clock.Until(w.Deadline.At.Time)+", then: "+w.Deadline.Then)
 	}
-	p.Section("History", w.History...)
+	p.Section("History", local(p, w.History)...)
 	p.Section("Rule", w.rule()...)
 	if wide && w.Remediation != "" {
 		p.Section("Object", fmt.Sprintf("remediation %s, phase %s, reason %s", w.Remediation, w.Phase, w.Reason))
 	}
 	p.Section("Stop it", w.StopIt...)
+}
+
+// goesOn says whether a meaning reads on from the state's word, "WAITING for a budget slot".
+func goesOn(meaning string) bool {
+	first, _, _ := strings.Cut(strings.TrimSuffix(meaning, ":"), " ")
+	return slices.Contains([]string{"only", "only:", "for", "for:", "by", "until", "and"}, first)
+}
+
+func local(p *text.Page, lines []string) []string {
+	out := make([]string, len(lines))
+	for i, l := range lines {
+		out[i] = p.Clock.Localize(l)
+	}
+	return out
 }
 
 func facts(p *text.Page, facts []Fact) []string {
@@ -64,6 +79,7 @@ func facts(p *text.Page, facts []Fact) []string {
 		if f.Text == "" {
 			continue
 		}
+		f.Text = p.Clock.Localize(f.Text)
 		if f.Since != nil && !f.Since.IsZero() {
 			f.Text += ", " + p.Clock.Since(f.Since.Time)
 		}
@@ -89,7 +105,7 @@ func (w *Why) done(p *text.Page, wide bool) []string {
 		if wide {
 			said = fmt.Sprintf("%s %s: %s", e.Phase, e.Reason, said)
 		}
-		out = append(out, fmt.Sprintf("%-*s  %s", width, p.Clock.Time(e.At.Time), said))
+		out = append(out, fmt.Sprintf("%-*s  %s", width, p.Clock.Time(e.At.Time), p.Clock.Localize(said)))
 	}
 	return slices.Clip(out)
 }

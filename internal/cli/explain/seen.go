@@ -77,7 +77,7 @@ func (s *Snapshot) what(r *v1alpha1.Remediation, w *Why) []Fact {
 	switch {
 	case r != nil:
 		root := r.Spec.Root
-		out = append(out, Fact{Text: text.Clean(root.Code) + " on " + s.where(r, root.Device) + s.serving(w), Since: &root.FirstSeen})
+		out = append(out, Fact{Text: text.Clean(root.Code) + " on " + s.where(r, root.Device), Since: &root.FirstSeen})
 		for _, d := range w.Devices.Bad {
 			if d.ID != root.Device {
 				out = append(out, Fact{Text: "also " + Name(d)})
@@ -89,11 +89,12 @@ func (s *Snapshot) what(r *v1alpha1.Remediation, w *Why) []Fact {
 		out = append(out, keptOut(r)...)
 	case len(faults) > 0:
 		f := faults[0]
-		out = append(out, Fact{Text: text.Clean(f.Code) + " on " + s.where(nil, f.Device) + s.serving(w), Since: &f.FirstSeen})
-	case w.Devices.Total > 0:
-		out = append(out, Fact{Text: fmt.Sprintf("%d of %s serving", w.Devices.Serving, text.Count(w.Devices.Total, "device", "devices"))})
-	case s.Health != nil && s.Health.Status.Summary != "":
+		out = append(out, Fact{Text: text.Clean(f.Code) + " on " + s.where(nil, f.Device), Since: &f.FirstSeen})
+	case s.Health != nil && s.Health.Status.Summary != "" && w.Devices.Total == 0:
 		out = append(out, Fact{Text: "the agent knows of no accelerator on this node"})
+	}
+	if w.Devices.Total > 0 {
+		out = append(out, Fact{Text: s.serving(w)})
 	}
 	if len(faults) > 1 {
 		out = append(out, Fact{Text: others(faults, r)})
@@ -106,10 +107,11 @@ func (s *Snapshot) what(r *v1alpha1.Remediation, w *Why) []Fact {
 
 // serving says what goes on with the rest of the node.
 func (s *Snapshot) serving(w *Why) string {
-	if w.Devices.Total == 0 || w.Phase.Over() {
-		return ""
+	devices := text.Count(w.Devices.Total, "device", "devices")
+	if w.State == Unknown {
+		return devices + " when it could last be seen"
 	}
-	return fmt.Sprintf("; %d of %d serving", w.Devices.Serving, w.Devices.Total)
+	return fmt.Sprintf("%d of %s serving", w.Devices.Serving, devices)
 }
 
 func (s *Snapshot) where(r *v1alpha1.Remediation, device string) string {

@@ -132,7 +132,7 @@ func (in Incident) row(p *text.Page, label string, wide bool) []string {
 	if in.Since != nil {
 		age = strings.TrimSuffix(p.Clock.Age(in.Since.Time), " ago")
 	}
-	said := in.Message
+	said := p.Clock.Localize(in.Message)
 	if runes := []rune(said); len(runes) > messageWidth && !wide {
 		said = string(runes[:messageWidth-3]) + "..."
 	}

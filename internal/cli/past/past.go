@@ -244,6 +244,7 @@ func (in Incident) timeline(p *text.Page, wide bool) {
 		if said == "" {
 			said = explain.Spell(e.Reason)
 		}
+		said = p.Clock.Localize(said)
 		row := []string{"  " + p.Clock.Time(e.At.Time), string(e.Phase), e.Reason, said}
 		if !wide {
 			row = []string{row[0], row[1], said}

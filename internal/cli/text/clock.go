@@ -1,6 +1,7 @@
 package text
 
 import (
+	"regexp"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/duration"
@@ -62,3 +63,17 @@ func (c Clock) Until(t time.Time) string { return c.Minute(t) + " (" + c.Age(t) 
 
 // Duration is a length of time as people say it, "30d", "12h", "2m".
 func Duration(d time.Duration) string { return duration.HumanDuration(d) }
+
+// stamps are the times that the controller writes into its sentences.
+var stamps = regexp.MustCompile(`\b\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})\b`)
+
+// Localize turns the times in a sentence, RFC 3339 as the controller writes them, into the reader's.
+func (c Clock) Localize(s string) string {
+	return stamps.ReplaceAllStringFunc(s, func(stamp string) string {
+		at, err := time.Parse(time.RFC3339, stamp)
+		if err != nil {
+			return stamp // looks like a time and is none, such as the 31st of February
+		}
+		return c.Minute(at)
+	})
+}

@@ -1,0 +1,392 @@
+package explain
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
+	"github.com/roundhouse-dev/roundhouse/internal/decide"
+)
+
+var (
+	// Asked at 10:14 in Tokyo.
+	now  = time.Date(2026, 11, 23, 1, 14, 0, 0, time.UTC)
+	zone = time.FixedZone("JST", 9*60*60)
+)
+
+func ago(d time.Duration) metav1.Time { return metav1.NewTime(now.Add(-d)) }
+
+func in(d time.Duration) *metav1.Time { return &metav1.Time{Time: now.Add(d)} }
+
+const bad = "GPU-6a1f0c52"
+
+// healthy is a node with eight devices, all of them good, under a policy, a budget and nothing else.
+func healthy() Snapshot {
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "gpu-0417", UID: "77aa", Labels: map[string]string{"pool": "training", "rack": "r26"}},
+		Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+			{Type: v1alpha1.ConditionReporting, Status: corev1.ConditionTrue, LastTransitionTime: ago(96 * time.Hour)},
+		}},
+	}
+	health := &v1alpha1.NodeHealth{
+		ObjectMeta: metav1.ObjectMeta{Name: "gpu-0417", CreationTimestamp: ago(400 * time.Hour)},
+		Status: v1alpha1.NodeHealthStatus{
+			Summary: v1alpha1.SummaryHealthy,
+			Boots: []v1alpha1.Boot{
+				{ID: "b0", At: ago(300 * time.Hour), Cause: v1alpha1.BootByOther},
+				{ID: "b1", At: ago(96 * time.Hour), Cause: v1alpha1.BootByRoundhouse, Action: "gpu-0417-old-1"},
+			},
+		},
+	}
+	ids := []string{"GPU-0", "GPU-1", "GPU-2", bad, "GPU-4", "GPU-5", "GPU-6", "GPU-7"}
+	for i, id := range ids {
+		health.Status.Devices = append(health.Status.Devices, v1alpha1.Device{
+			ID: id, Model: "H200", Serial: "132400" + string(rune('0'+i)), Slot: string(rune('0' + i)), Health: v1alpha1.DeviceHealthy,
+		})
+	}
+	two := intstr.FromInt32(1)
+	three, window := int32(3), metav1.Duration{Duration: 720 * time.Hour}
+	return Snapshot{
+		Now: now, Name: "gpu-0417", Node: node, Health: health,
+		Policies: []v1alpha1.RemediationPolicy{{
+			ObjectMeta: metav1.ObjectMeta{Name: "training", Generation: 14},
+			Spec: v1alpha1.RemediationPolicySpec{
+				Mode: v1alpha1.ModeRemediate, NodeSelector: metav1.LabelSelector{MatchLabels: map[string]string{"pool": "training"}},
+				Rules: []v1alpha1.Rule{
+					{Name: "application-errors", Match: v1alpha1.RuleMatch{Classes: []v1alpha1.FaultClass{v1alpha1.ClassApplication}}, Response: v1alpha1.ResponseIgnore},
+					{
+						Name: "one-bad-device", Match: v1alpha1.RuleMatch{Scope: v1alpha1.ScopeDevice, Severities: []v1alpha1.Severity{v1alpha1.SeverityCritical}},
+						Response: v1alpha1.ResponseRepair, When: v1alpha1.WhenIdle, Deadline: &metav1.Duration{Duration: 12 * time.Hour},
+						AtDeadline: v1alpha1.DeadlineEscalate, Ladder: []string{"reset-device", "reboot", "send-back"},
+					},
+				},
+				Rungs: []v1alpha1.Rung{
+					{Name: "reset-device", Action: v1alpha1.RungResetDevice},
+					{Name: "reboot", Action: v1alpha1.RungReboot, Attempts: new(int32(2))},
+					{Name: "send-back", Action: v1alpha1.RungEscalate, Message: "replace the device and send the old one back"},
+				},
+				Verify: &v1alpha1.Verify{Settle: &metav1.Duration{Duration: 2 * time.Minute}},
+				Loop:   &v1alpha1.Loop{MaxRepairs: &three, Window: &window},
+			},
+			Status: v1alpha1.RemediationPolicyStatus{
+				Conditions: []metav1.Condition{{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: "Valid"}},
+				Brake:      &v1alpha1.BrakeStatus{State: v1alpha1.BrakeReleased},
+			},
+		}},
+		Budgets: []v1alpha1.NodeDisruptionBudget{
+			{
+				ObjectMeta: metav1.ObjectMeta{Name: "per-rack"},
+				Spec: v1alpha1.NodeDisruptionBudgetSpec{
+					NodeSelector: metav1.LabelSelector{MatchLabels: map[string]string{"pool": "training"}}, TopologyKey: "rack", MaxUnavailable: &two,
+				},
+				Status: v1alpha1.NodeDisruptionBudgetStatus{Reservations: []v1alpha1.Reservation{
+					{Node: "gpu-0419", Domain: "r26", Since: ago(33 * time.Minute)}, {Node: "gpu-0777", Domain: "r30", Since: ago(time.Hour)},
+				}},
+			},
+		},
+	}
+}
+
+// faulty adds the fault of the examples.
+func faulty() Snapshot {
+	s := healthy()
+	st := &s.Health.Status
+	st.Summary = v1alpha1.SummaryFaulty
+	st.Devices[3].Health = v1alpha1.DeviceUnhealthy
+	st.Faults = []v1alpha1.Fault{
+		{
+			Code: "Xid79", Check: "kernel-log", Device: bad, Class: v1alpha1.ClassHardware, Severity: v1alpha1.SeverityCritical,
+			Recommended: v1alpha1.RecommendReboot, FirstSeen: ago(14 * time.Minute), Count: 1, Root: true,
+			Evidence: "NVRM: Xid (PCI:0000:18:00): 79, GPU has fallen off the bus.",
+		},
+		{
+			Code: "Xid45", Check: "kernel-log", Device: bad, Class: v1alpha1.ClassApplication, Severity: v1alpha1.SeverityWarning,
+			FirstSeen: ago(14 * time.Minute), Count: 64, CausedBy: "Xid79", Evidence: "NVRM: Xid (PCI:0000:18:00): 45, pid=4711, \x1b[31mChannel ID 00000008",
+		},
+	}
+	st.Checks = []v1alpha1.CheckStatus{{Name: "nvml", Result: "Unknown", Reason: "HelperTimedOut", Since: ago(13 * time.Minute)}}
+	return s
+}
+
+// incident adds the open Remediation, in a phase.
+func incident(phase v1alpha1.Phase, reason, message, wouldChange string, change ...func(*Snapshot, *v1alpha1.Remediation)) Snapshot {
+	s := faulty()
+	since := ago(10 * time.Minute)
+	r := v1alpha1.Remediation{
+		ObjectMeta: metav1.ObjectMeta{Name: "gpu-0417-k3q7x2m9aa", CreationTimestamp: ago(14 * time.Minute)},
+		Spec: v1alpha1.RemediationSpec{
+			Node: "gpu-0417", NodeUID: "77aa", Devices: []string{bad}, Policy: "training",
+			Root: v1alpha1.RootFault{Code: "Xid79", Device: bad, Check: "kernel-log", FirstSeen: ago(14 * time.Minute)},
+		},
+		Status: v1alpha1.RemediationStatus{
+			Phase: phase, Reason: reason, Message: message, WouldChange: wouldChange, Since: &since, Rule: "one-bad-device", PolicyGeneration: 14,
+			Timeline: []v1alpha1.TimelineEntry{
+				{At: ago(14 * time.Minute), Phase: v1alpha1.PhasePending, Reason: decide.ReasonFaultsReported, Message: "Xid79 on slot 3 (" + bad + ")"},
+				{At: ago(14 * time.Minute), Phase: v1alpha1.PhasePending, Reason: decide.ReasonDeviceQuarantined, Message: "1 of 8 devices kept from new work; 7 keep serving"},
+			},
+			Quarantined: []v1alpha1.Quarantined{{
+				Kind: v1alpha1.QuarantineDeviceTaintRule, Name: "gpu-0417-k3q7x2m9aa-0", DeviceID: bad, Driver: "gpu.nvidia.com", Pool: "gpu-0417", Device: "gpu-3",
+			}},
+		},
+	}
+	for _, c := range change {
+		c(&s, &r)
+	}
+	s.Remediations = append(s.Remediations, r)
+	return s
+}
+
+func step(rung string, index, attempt int32) func(*Snapshot, *v1alpha1.Remediation) {
+	return func(_ *Snapshot, r *v1alpha1.Remediation) {
+		r.Status.Step = &v1alpha1.Step{Rung: rung, Index: index, Attempt: attempt, ActionID: r.Name + "-1", Deadline: in(10 * time.Minute)}
+	}
+}
+
+func happened(at time.Duration, phase v1alpha1.Phase, reason, message string) func(*Snapshot, *v1alpha1.Remediation) {
+	return func(_ *Snapshot, r *v1alpha1.Remediation) {
+		r.Status.Timeline = append(r.Status.Timeline, v1alpha1.TimelineEntry{At: ago(at), Phase: phase, Reason: reason, Message: message})
+	}
+}
+
+func until(d time.Duration) func(*Snapshot, *v1alpha1.Remediation) {
+	return func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Deadline = in(d) }
+}
+
+// repaired is how the node looks once the fault is gone and nothing of ours is on.
+func repaired(s *Snapshot, r *v1alpha1.Remediation) {
+	good := healthy()
+	s.Health = good.Health
+	r.Status.Quarantined = nil
+	r.Status.Evidence = &v1alpha1.Evidence{At: ago(9 * time.Minute), SHA256: "77ab01c2d3e4f5060708", Faults: faulty().Health.Status.Faults[:1], Devices: good.Health.Status.Devices[3:4]}
+	r.Status.Attempts = []v1alpha1.Attempt{{Rung: "reboot", Index: 1, At: ago(5 * time.Minute), Result: v1alpha1.AttemptRepaired}}
+}
+
+func remembered(s *Snapshot, _ *v1alpha1.Remediation) {
+	s.Records = []v1alpha1.DeviceRecord{{
+		ObjectMeta: metav1.ObjectMeta{Name: "gpu-6a1f0c52"},
+		Status: v1alpha1.DeviceRecordStatus{
+			Identity:  v1alpha1.DeviceIdentity{UUID: bad, Serial: "1324003", Model: "H200"},
+			Totals:    v1alpha1.DeviceTotals{Incidents: 4, Repairs: 3, Relapses: 2, OutHours: "7.50"},
+			Suspicion: &v1alpha1.Suspicion{Level: "Lemon", Because: []string{"4 incidents in 28 days", "follows the device, not the slot"}},
+		},
+	}}
+}
+
+func cases() map[string]Snapshot {
+	off := func(change func(*Snapshot)) Snapshot { s := healthy(); change(&s); return s }
+	idle := "a reboot would kill 7 job pods (18.5 device-hours): waiting for idle until 2026-11-23T13:14:00Z"
+	return map[string]Snapshot{
+		"healthy": healthy(),
+		"healthy-and-held": off(func(s *Snapshot) {
+			s.Holds = []v1alpha1.RemediationHold{{
+				ObjectMeta: metav1.ObjectMeta{Name: "night-run", CreationTimestamp: ago(time.Hour)},
+				Spec:       v1alpha1.RemediationHoldSpec{Nodes: []string{"gpu-0417"}, Holds: v1alpha1.HoldDisruption, Reason: "demo on Monday", RequestedBy: "y.sato"},
+			}}
+		}),
+		"unknown-could-not-look": off(func(s *Snapshot) {
+			s.Health.Status.Summary = v1alpha1.SummaryUnknown
+			s.Health.Status.Checks = []v1alpha1.CheckStatus{{Name: "pci", Result: "Unknown", Reason: "PermissionDenied", Message: "open /sys/bus/pci/devices: permission denied", Since: ago(time.Hour)}}
+		}),
+		"unknown-silent-agent": off(func(s *Snapshot) {
+			s.Node.Status.Conditions[0].Status = corev1.ConditionUnknown
+			s.Node.Status.Conditions[0].LastTransitionTime = ago(20 * time.Minute)
+			s.Node.Status.Conditions[0].Message = "no word from the agent for 3m"
+		}),
+		"no-agent":                off(func(s *Snapshot) { s.Health.Status = v1alpha1.NodeHealthStatus{}; s.Node.Status.Conditions = nil }),
+		"no-nodehealth":           off(func(s *Snapshot) { s.Health = nil; s.Node.Status.Conditions = nil }),
+		"no-policy":               off(func(s *Snapshot) { s.Policies = nil }),
+		"no-such-node":            {Now: now, Name: "gpu-041", Similar: []string{"gpu-0417", "gpu-0418"}},
+		"faulty-ignored":          ignored(),
+		"faulty-without-a-policy": noPolicy(),
+		"pending-observe": incident(v1alpha1.PhasePending, decide.ReasonModeObserve,
+			"observing only; would quarantine 1 device, move 1 pod, reboot when idle (rule one-bad-device)", "mode Quarantine or Remediate in the node's policy",
+			func(s *Snapshot, r *v1alpha1.Remediation) {
+				s.Policies[0].Spec.Mode = v1alpha1.ModeObserve
+				r.Status.Quarantined, r.Status.Timeline = nil, r.Status.Timeline[:1]
+			}),
+		"pending-policy-not-accepted": incident(v1alpha1.PhasePending, decide.ReasonPolicyNotAccepted,
+			"the node is observed: spec.rules[0](x).match.expression: undeclared reference", "a valid policy, without a tie of priorities",
+			func(s *Snapshot, r *v1alpha1.Remediation) {
+				s.Policies[0].Status.Conditions[0] = metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: "Invalid", Message: "spec.rules[0](x).match.expression: undeclared reference"}
+				r.Status.Quarantined, r.Status.Timeline = nil, r.Status.Timeline[:1]
+			}),
+		"pending-budget-exhausted": incident(v1alpha1.PhasePending, decide.ReasonBudgetExhausted,
+			"per-rack: 1 of 1 nodes in rack r26 are out (gpu-0419, GPU operator driver upgrade)", "gpu-0419 returns, or per-rack allows 2", until(12*time.Hour), remembered),
+		"pending-waiting-for-idle": incident(v1alpha1.PhasePending, decide.ReasonWaitingForIdle, idle, "the jobs end, or kubectl roundhouse approve gpu-0417 --skip-idle",
+			until(12*time.Hour), func(_ *Snapshot, r *v1alpha1.Remediation) {
+				r.Status.Drain = &v1alpha1.DrainStatus{PodsLeft: 7, WorkAtRisk: "18.5 device-hours", Scope: "Node"}
+			}),
+		"pending-held": incident(v1alpha1.PhasePending, decide.ReasonHeld, "held by y.sato until 2026-11-24T01:00:00Z: demo on Monday", "RemediationHold night-run deleted or lapsed",
+			func(s *Snapshot, _ *v1alpha1.Remediation) {
+				s.Holds = []v1alpha1.RemediationHold{{
+					ObjectMeta: metav1.ObjectMeta{Name: "night-run", CreationTimestamp: ago(time.Hour)},
+					Spec:       v1alpha1.RemediationHoldSpec{NodeSelector: &metav1.LabelSelector{}, Holds: v1alpha1.HoldEverything, Reason: "demo on Monday", RequestedBy: "y.sato", Until: in(24 * time.Hour)},
+				}}
+			}),
+		"pending-braked": incident(v1alpha1.PhasePending, decide.ReasonBrakeHolding, "the brake holds: 31 nodes show Xid79 at once", "fewer than 3 nodes of the policy show Xid79 within 10m",
+			func(s *Snapshot, _ *v1alpha1.Remediation) {
+				since := ago(5 * time.Minute)
+				s.Policies[0].Status.Brake = &v1alpha1.BrakeStatus{State: v1alpha1.BrakeHolding, Signature: "Xid79", Nodes: 31, Since: &since, ReleaseWhen: "fewer than 3 nodes show it"}
+			}),
+		"pending-undecided":        incident("", "", "", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status = v1alpha1.RemediationStatus{} }),
+		"pending-for-a-new-reason": incident(v1alpha1.PhasePending, "MoonInTheWrongHouse", "the moon is in the wrong house", "the moon moves"),
+		"quarantined":              incident(v1alpha1.PhaseQuarantined, decide.ReasonQuarantineOnly, "policy training is in mode Quarantine", "mode Remediate and a rule with response Repair, or the fault's end"),
+		"draining-with-blockers":   draining(),
+		"repairing":                repairing(),
+		"verifying":                incident(v1alpha1.PhaseVerifying, decide.ReasonVerifying, "the fault must stay away for 2m; 40s to go", "the fault comes back", step("reboot", 1, 1), until(15*time.Minute), repaired),
+		"probation":                incident(v1alpha1.PhaseProbation, decide.ReasonProbation, "in service and watched", "a relapse", step("reboot", 1, 1), until(24*time.Hour), repaired),
+		"escalated":                incident(v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "no rung of the ladder is left", "the part replaced; kubectl roundhouse approve NODE --retry; or kubectl roundhouse release NODE", step("send-back", 2, 0), remembered, relapses),
+		"succeeded":                incident(v1alpha1.PhaseSucceeded, decide.ReasonProbationClean, "probation ended without a relapse", "", repaired),
+		"succeeded-by-itself": incident(v1alpha1.PhaseSucceeded, decide.ReasonFaultCleared, "the fault is gone without a repair", "", repaired,
+			func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Attempts, r.Status.Evidence = nil, nil }),
+		"succeeded-long-ago": incident(v1alpha1.PhaseSucceeded, decide.ReasonProbationClean, "", "", repaired, func(_ *Snapshot, r *v1alpha1.Remediation) {
+			r.Status.Since = &metav1.Time{Time: now.Add(-72 * time.Hour)}
+		}),
+		"cancelled-still-faulty":    incident(v1alpha1.PhaseCancelled, decide.ReasonCancelled, "cancelled by a human; what was put on is taken off", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Quarantined = nil }),
+		"cancelled-and-healthy":     incident(v1alpha1.PhaseCancelled, decide.ReasonCancelled, "cancelled by a human; what was put on is taken off", "", repaired),
+		"node-gone":                 incident(v1alpha1.PhaseNodeGone, decide.ReasonNodeGone, "the Node gpu-0417 was deleted, or is another one of the same name", "", func(s *Snapshot, r *v1alpha1.Remediation) { s.Node, s.Health, r.Status.Quarantined = nil, nil, nil }),
+		"new-node-of-the-same-name": incident(v1alpha1.PhaseNodeGone, decide.ReasonNodeGone, "", "", repaired, func(s *Snapshot, r *v1alpha1.Remediation) { s.Node.UID = "99cc" }),
+	}
+}
+
+func ignored() Snapshot {
+	s := faulty()
+	s.Health.Status.Faults = s.Health.Status.Faults[1:]
+	s.Health.Status.Devices[3].Health = v1alpha1.DeviceHealthy
+	return s
+}
+
+func noPolicy() Snapshot {
+	s := faulty()
+	s.Policies = nil
+	return s
+}
+
+func draining() Snapshot {
+	return incident(v1alpha1.PhaseDraining, decide.ReasonEvictionBlocked, "ml/infer-3: PodDisruptionBudget ml/infer allows no more", "the PodDisruptionBudget lets the pod go",
+		step("reboot", 1, 0), until(50*time.Minute), happened(10*time.Minute, v1alpha1.PhaseDraining, decide.ReasonDrainStarted, "moving 3 pods off the node; 2 stay"),
+		func(_ *Snapshot, r *v1alpha1.Remediation) {
+			r.Status.Drain = &v1alpha1.DrainStatus{
+				PodsLeft: 2, PodsMoved: 1, WorkAtRisk: "0.2 device-hours", Scope: "Node",
+				Blockers: []v1alpha1.Blocker{
+					{Pod: "ml/infer-3", Reason: "DisruptionBudget", Message: "PodDisruptionBudget ml/infer allows no more"},
+					{Pod: "vm/virt-launcher-x", Reason: "CannotMigrate"},
+				},
+			}
+		})
+}
+
+func repairing() Snapshot {
+	return incident(v1alpha1.PhaseRepairing, decide.ReasonActionRunning, "the agent has started the reboot", "the agent answers", step("reboot", 1, 1),
+		happened(4*time.Minute, v1alpha1.PhaseRepairing, decide.ReasonActionAsked, "reboot asked for"),
+		func(s *Snapshot, r *v1alpha1.Remediation) {
+			s.Health.Spec.Action = &v1alpha1.Action{ID: r.Name + "-1", Type: v1alpha1.ActionReboot}
+			s.Health.Status.Action = &v1alpha1.ActionStatus{ID: r.Name + "-1", State: v1alpha1.ActionStarted}
+			s.Node.Spec.Taints = []corev1.Taint{{Key: v1alpha1.TaintQuarantined, Value: r.Name, Effect: corev1.TaintEffectNoSchedule}}
+			r.Status.Quarantined = append(r.Status.Quarantined, v1alpha1.Quarantined{Kind: v1alpha1.QuarantineNodeTaint, Name: v1alpha1.TaintQuarantined})
+		})
+}
+
+func relapses(s *Snapshot, r *v1alpha1.Remediation) {
+	r.Status.Attempts = []v1alpha1.Attempt{
+		{Rung: "reboot", Index: 1, Result: v1alpha1.AttemptRelapsed}, {Rung: "reboot", Index: 1, Result: v1alpha1.AttemptNotRepaired},
+	}
+	old := *r.DeepCopy()
+	old.Name, old.Status.Phase, old.Spec.Root.FirstSeen = "gpu-0417-before", v1alpha1.PhaseSucceeded, ago(200*time.Hour)
+	s.Remediations = append(s.Remediations, old)
+	for i := range 20 {
+		happened(time.Duration(600-i)*time.Second, v1alpha1.PhaseEscalated, decide.ReasonRelapsed, "relapse")(s, r)
+	}
+}
+
+// golden compares with a file; UPDATE_GOLDEN=1 writes it.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v; UPDATE_GOLDEN=1 go test writes it", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got; UPDATE_GOLDEN=1 go test accepts it):\n%s", file, diff)
+	}
+}
+
+func TestWhyReadsAsItShould(t *testing.T) {
+	for name, s := range cases() {
+		t.Run(name, func(t *testing.T) {
+			w := Explain(s)
+			p := &text.Page{Clock: text.Clock{Now: now, Zone: zone}}
+			w.Render(p, false)
+			golden(t, name+".txt", []byte(p.String()))
+		})
+	}
+}
+
+func TestWhyAsJSONIsStable(t *testing.T) {
+	for _, name := range []string{"pending-budget-exhausted", "draining-with-blockers", "healthy"} {
+		t.Run(name, func(t *testing.T) {
+			data, err := json.MarshalIndent(Explain(cases()[name]), "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".json", append(data, '\n'))
+		})
+	}
+}
+
+func TestEveryPhaseHasAStateAndAMeaning(t *testing.T) {
+	seen := map[v1alpha1.Phase]bool{}
+	for name, s := range cases() {
+		w := Explain(s)
+		if w.State == "" || w.Meaning == "" {
+			t.Errorf("%s: state %q, meaning %q", name, w.State, w.Meaning)
+		}
+		seen[w.Phase] = true
+	}
+	for _, p := range []v1alpha1.Phase{
+		v1alpha1.PhasePending, v1alpha1.PhaseQuarantined, v1alpha1.PhaseDraining, v1alpha1.PhaseRepairing, v1alpha1.PhaseVerifying,
+		v1alpha1.PhaseProbation, v1alpha1.PhaseEscalated, v1alpha1.PhaseSucceeded, v1alpha1.PhaseCancelled, v1alpha1.PhaseNodeGone,
+	} {
+		if !seen[p] {
+			t.Errorf("no case shows phase %s", p)
+		}
+	}
+}
+
+func TestNothingThatOthersWroteReachesTheTerminalRaw(t *testing.T) {
+	const evil = "a\x1b[2Jb\u009bc\x00d\r\ne"
+	s := draining()
+	r := &s.Remediations[0]
+	r.Status.Message, r.Status.WouldChange = evil, evil
+	r.Status.Drain.Blockers[0].Message, r.Status.Drain.WorkAtRisk = evil, evil
+	r.Status.Timeline[0].Message = evil
+	s.Health.Status.Faults[0].Evidence = evil
+	s.Health.Status.Checks[0].Message = evil
+	s.Health.Status.Devices[3].Model = evil
+	s.Holds = []v1alpha1.RemediationHold{{Spec: v1alpha1.RemediationHoldSpec{Nodes: []string{s.Name}, Reason: evil, RequestedBy: evil}}}
+	w := Explain(s)
+	p := &text.Page{Clock: text.Clock{Now: now, Zone: zone}}
+	w.Render(p, true)
+	for _, c := range []string{"\x1b", "\u009b", "\x00", "\r"} {
+		if strings.Contains(p.String(), c) {
+			t.Errorf("the text holds %q:\n%s", c, p)
+		}
+	}
+}
