@@ -1,0 +1,43 @@
+package sandbox
+
+import (
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/roundhouse-dev/roundhouse/sandbox/fleet"
+)
+
+// Options say what a sandbox is made of. The zero value is eight nodes of eight GPUs and one controller.
+type Options struct {
+	// Fleet is the nodes.
+	Fleet fleet.Options
+	// Controllers is how many controller processes to start; 1, and none with -1.
+	Controllers int
+	// ControllerArgs are further arguments of each controller, such as --alertmanager-url=http://127.0.0.1:9093.
+	ControllerArgs []string
+	// LeaseDuration is the controllers' leader election's, so that a new leader comes soon after one was killed; 3 s.
+	LeaseDuration time.Duration
+	// Dir holds keys, data and logs. Empty makes a temporary one, which Stop removes.
+	Dir string
+	// StateDir is where `inject` and `kubeconfig` look for a running sandbox; empty announces none.
+	StateDir string
+	// BinDir is where the binaries are; beside the running program, or bin/ of the repository, by default.
+	BinDir string
+	// Progress is told how far Start has come. It may be nil, and must not block.
+	Progress func(Progress)
+	// Logger takes what is worth knowing; nothing by default.
+	Logger logr.Logger
+}
+
+// Progress says how far the start has come.
+type Progress struct {
+	// Stage is what is being done, in two or three words.
+	Stage string
+	// Done of Of parts of the stage are done.
+	Done, Of int
+	// Fraction is how much of the whole start is done, from 0 to 1.
+	Fraction float64
+	// SinceStart is the time since Start was called.
+	SinceStart time.Duration
+}
