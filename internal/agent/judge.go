@@ -162,9 +162,11 @@ func masked(s v1alpha1.NodeHealthStatus) v1alpha1.NodeHealthStatus {
 // urgent says whether a change is worth a write before the gap is over: an answer to the controller, or a fault that is
 // critical and new.
 func urgent(published, next v1alpha1.NodeHealthStatus) bool {
-	if !equality.Semantic.DeepEqual(published.Action, next.Action) {
-		return true
-	}
+	return !equality.Semantic.DeepEqual(published.Action, next.Action) || newCritical(published, next)
+}
+
+// newCritical says whether next has a critical fault that is not published.
+func newCritical(published, next v1alpha1.NodeHealthStatus) bool {
 	return slices.ContainsFunc(next.Faults, func(f v1alpha1.Fault) bool {
 		return f.Severity == v1alpha1.SeverityCritical && matters(f) &&
 			!slices.ContainsFunc(published.Faults, func(p v1alpha1.Fault) bool { return sameFault(p, f) })

@@ -279,12 +279,13 @@ func openIDs(h *v1alpha1.NodeHealth) []string {
 	return ids
 }
 
-// desiredLocked is the status as it should be published now; false while a check has not come to its first result and
-// nothing is urgent.
+// desiredLocked is the status as it should be published now. It is false while a check has not come to its first result,
+// which its deadline bounds: after a boot, one write says that the action is done and what every check found. A new
+// critical fault and an action that waits for us do not wait for that.
 func (n *Node) desiredLocked(now time.Time, published v1alpha1.NodeHealthStatus) (v1alpha1.NodeHealthStatus, bool) {
 	status := n.statusLocked(now, published, n.act.answer)
 	primed := !slices.ContainsFunc(n.slots, func(s *slot) bool { return s.looked.IsZero() })
-	return status, primed || urgent(published, status)
+	return status, primed || isOpen(status.Action) || newCritical(published, status)
 }
 
 // statusLocked judges the status with this answer to the action, to follow what is published.
