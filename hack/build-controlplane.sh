@@ -36,7 +36,7 @@ ldflags+=" -X $base.gitCommit=module-$version -X $base.gitTreeState=clean"
 inputs=$(
 	go version
 	echo "$ldflags CGO_ENABLED=$CGO_ENABLED"
-	go list -deps -f '{{with .Module}}{{.Path}} {{.Version}} {{with .Replace}}{{.Path}} {{.Version}}{{end}}{{end}}' "$pkg" | sort -u
+	go list -deps -f '{{with .Module}}{{with .Replace}}{{.Path}} {{.Version}}{{else}}{{.Path}} {{.Version}}{{end}}{{end}}' "$pkg" | sort -u
 	cat "$pkg"/main.go
 )
 want=$(printf '%s' "$inputs" | git hash-object --stdin)
