@@ -40,7 +40,7 @@ func nodeMatters() predicate.Predicate {
 				!equality.Semantic.DeepEqual(before.Annotations, after.Annotations) ||
 				!equality.Semantic.DeepEqual(before.Labels, after.Labels) ||
 				!equality.Semantic.DeepEqual(before.Status.Allocatable, after.Status.Allocatable) ||
-				!equality.Semantic.DeepEqual(statuses(before), statuses(after)))
+				!slices.Equal(statuses(before), statuses(after)))
 		},
 	}
 }
