@@ -1,0 +1,210 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/roundhouse-dev/roundhouse/config"
+)
+
+// chartNamespace is another one than the manifests name, so that a forgotten replacement shows.
+const chartNamespace = "gpu-ops"
+
+// rights are what the controller may do from which mode on; the empty mode is never.
+var rights = []struct {
+	from, verb, group, resource, sub string
+}{
+	{"observe", "list", "", "nodes", ""},
+	{"observe", "list", "", "pods", ""},
+	{"observe", "patch", "", "nodes", "status"},
+	{"observe", "list", "resource.k8s.io", "resourceslices", ""},
+	{"observe", "create", "roundhouse.dev", "remediations", ""},
+	{"observe", "update", "roundhouse.dev", "remediations", "status"},
+	{"observe", "create", "roundhouse.dev", "nodehealths", ""},
+	{"observe", "create", "events.k8s.io", "events", ""},
+	{"quarantine", "patch", "", "nodes", ""},
+	{"quarantine", "create", "resource.k8s.io", "devicetaintrules", ""},
+	{"quarantine", "delete", "resource.k8s.io", "devicetaintrules", ""},
+	{"remediate", "create", "", "pods", "eviction"},
+	{"", "delete", "", "pods", ""},
+	{"", "create", "", "pods", ""},
+	{"", "delete", "", "nodes", ""},
+	{"", "get", "", "secrets", ""},
+	{"", "update", "roundhouse.dev", "nodehealths", "status"},
+	{"", "update", "roundhouse.dev", "remediationpolicies", ""},
+	{"", "delete", "roundhouse.dev", "remediationholds", ""},
+	{"", "create", "", "serviceaccounts", "token"},
+	{"", "escalate", "rbac.authorization.k8s.io", "clusterroles", ""},
+}
+
+// TestChart renders the chart in each mode, applies it to a real API server and asks what its controller may do.
+func TestChart(t *testing.T) {
+	t.Parallel()
+	s := startAPIServer(t)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: chartNamespace}}
+	if _, err := s.core.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	modes := []string{"observe", "quarantine", "remediate"}
+	for i, mode := range modes {
+		objects := renderChart(t, "--set", "mode="+mode, "--set", "samplePolicy=true")
+		if err := s.ApplyObjects(t.Context(), objects...); err != nil {
+			t.Fatalf("mode %s: %v", mode, err)
+		}
+		for _, right := range rights {
+			from := slices.Index(modes, right.from)
+			want := from >= 0 && from <= i
+			name := strings.TrimSuffix(fmt.Sprintf("mode %s: %s %s %s/%s", mode, right.verb, right.group, right.resource, right.sub), "/")
+			t.Run(name, func(t *testing.T) {
+				attributes := authorizationv1.ResourceAttributes{Verb: right.verb, Group: right.group, Resource: right.resource, Subresource: right.sub}
+				eventually(t, fmt.Sprintf("allowed is %t", want), func() error { return s.checkRight(t, attributes, want) })
+			})
+		}
+		t.Run("mode "+mode+": the agent's pod", func(t *testing.T) { checkAgentPod(t, mode, findObject[appsv1.DaemonSet](t, objects, "DaemonSet")) })
+	}
+	t.Run("no policy is installed unless asked for", func(t *testing.T) {
+		for _, object := range renderChart(t) {
+			if object.GetKind() == "RemediationPolicy" {
+				t.Errorf("found %s", object.GetName())
+			}
+		}
+	})
+	t.Run("a mode that does not exist is refused", func(t *testing.T) {
+		if _, err := helmTemplate(t, "--set", "mode=aggressive"); err == nil || !strings.Contains(err.Error(), "mode") {
+			t.Errorf("got %v, want an error about mode", err)
+		}
+	})
+}
+
+// checkRight asks the API server what the controller's service account may do.
+func (s *apiServer) checkRight(t *testing.T, attributes authorizationv1.ResourceAttributes, want bool) error {
+	t.Helper()
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User:               "system:serviceaccount:" + chartNamespace + ":" + config.ControllerServiceAccount,
+		Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + chartNamespace, "system:authenticated"},
+		ResourceAttributes: &attributes,
+	}}
+	answer, err := s.core.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	if answer.Status.Allowed != want {
+		return fmt.Errorf("allowed is %t: %s", answer.Status.Allowed, answer.Status.Reason)
+	}
+	return nil
+}
+
+// checkAgentPod holds the agent's pod to what its mode needs.
+func checkAgentPod(t *testing.T, mode string, set *appsv1.DaemonSet) {
+	t.Helper()
+	pod := set.Spec.Template.Spec
+	container := pod.Containers[0]
+	acts := mode == "remediate"
+	if pod.HostPID != acts || *container.SecurityContext.Privileged != acts {
+		t.Errorf("hostPID %t, privileged %t; want %t for both", pod.HostPID, *container.SecurityContext.Privileged, acts)
+	}
+	if slices.Contains(container.Args, "--observe-only") == acts {
+		t.Errorf("args %v: --observe-only goes with every mode but remediate", container.Args)
+	}
+	if pod.HostNetwork || pod.HostIPC || *pod.AutomountServiceAccountToken {
+		t.Error("the agent needs neither the host's network nor its IPC nor a token besides the one that is projected")
+	}
+	if c := container.SecurityContext.Capabilities; !acts && (len(c.Add) != 1 || c.Add[0] != "SYSLOG" || c.Drop[0] != "ALL") {
+		t.Errorf("capabilities %v; want SYSLOG alone", c)
+	}
+	for _, mount := range container.VolumeMounts {
+		if !mount.ReadOnly && mount.MountPath != "/var/lib/roundhouse" {
+			t.Errorf("%s can be written", mount.MountPath)
+		}
+	}
+	if set.Spec.Template.Labels["app.kubernetes.io/name"] != "roundhouse-agent" {
+		t.Error("the controller would not find the agents by their label")
+	}
+}
+
+// renderChart renders the chart with its CRDs.
+func renderChart(t *testing.T, args ...string) []*unstructured.Unstructured {
+	t.Helper()
+	data, err := helmTemplate(t, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(data, []byte(config.Namespace)) {
+		t.Errorf("the chart names %s although it is installed in %s", config.Namespace, chartNamespace)
+	}
+	var objects []*unstructured.Unstructured
+	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 1<<16)
+	for {
+		object := &unstructured.Unstructured{}
+		if err := decoder.Decode(&object.Object); errors.Is(err, io.EOF) {
+			return objects
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if len(object.Object) > 0 {
+			objects = append(objects, object)
+		}
+	}
+}
+
+// helmTemplate runs helm, which make lint builds.
+func helmTemplate(t *testing.T, args ...string) ([]byte, error) {
+	t.Helper()
+	helm := os.Getenv("HELM")
+	if helm == "" {
+		helm = "../../.cache/tools/helm"
+	}
+	helm, err := filepath.Abs(helm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(helm); err != nil {
+		t.Fatalf("helm is not built: run make lint once: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, helm, append([]string{
+		"template", "roundhouse", "../../charts/roundhouse", "--namespace", chartNamespace, "--include-crds", "--kube-version", "1.37.2",
+	}, args...)...)
+	var out, problems bytes.Buffer
+	command.Stdout, command.Stderr = &out, &problems
+	if err := command.Run(); err != nil {
+		return nil, fmt.Errorf("rendering the chart: %w: %s", err, problems.String())
+	}
+	return out.Bytes(), nil
+}
+
+// findObject is the first object of a kind, typed.
+func findObject[T any](t *testing.T, objects []*unstructured.Unstructured, kind string) *T {
+	t.Helper()
+	for _, object := range objects {
+		if object.GetKind() != kind {
+			continue
+		}
+		typed := new(T)
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(object.Object, typed, true); err != nil {
+			t.Fatal(err)
+		}
+		return typed
+	}
+	t.Fatalf("the chart has no %s", kind)
+	return nil
+}
