@@ -76,11 +76,15 @@ func (s snapshot) nodesLeft(domain string, out []outage, size int) Verdict {
 	if len(out) < allowed {
 		return Verdict{Granted: true}
 	}
-	limit := fmt.Sprintf("%d of %d nodes", len(out), allowed)
-	if allowed == 0 && s.budget.Spec.MaxUnavailable.Type == intstr.String {
-		limit = fmt.Sprintf("%s of %d nodes rounds down to none", s.budget.Spec.MaxUnavailable.StrVal, size)
+	where := s.where(domain)
+	is := fmt.Sprintf("%d of %d nodes%s %s out", len(out), allowed, where, areOrIs(allowed))
+	switch {
+	case allowed == 0 && s.budget.Spec.MaxUnavailable.Type == intstr.String:
+		is = fmt.Sprintf("%s of the %d nodes%s rounds down to none", s.budget.Spec.MaxUnavailable.StrVal, size, where)
+	case allowed == 0:
+		is = "it allows no node to be out" + where
 	}
-	return s.exhausted(domain, limit, out, fmt.Sprintf("%s allows %d", s.budget.Name, len(out)+1))
+	return s.exhausted(is, out, fmt.Sprintf("%s allows %d", s.budget.Name, len(out)+1))
 }
 
 // devicesLeft compares the devices that are out with maxUnavailableDevices.
@@ -95,24 +99,37 @@ func (s snapshot) devicesLeft(domain string, out []outage) Verdict {
 	if used+asked <= allowed {
 		return Verdict{Granted: true}
 	}
-	limit := fmt.Sprintf("%d of %d devices, and this node takes %d more", used, allowed, asked)
-	return s.exhausted(domain, limit, out, fmt.Sprintf("%s allows %d devices", s.budget.Name, used+asked))
+	is := fmt.Sprintf("%d of %d devices%s are out, and this node takes %d more", used, allowed, s.where(domain), asked)
+	return s.exhausted(is, out, fmt.Sprintf("%s allows %d devices", s.budget.Name, used+asked))
 }
 
 // maxNamed bounds how many nodes a message names.
 const maxNamed = 3
 
-// exhausted says what is out, and what would change it.
-func (s snapshot) exhausted(domain, limit string, out []outage, allow string) Verdict {
-	where := ""
-	if s.budget.Spec.TopologyKey != "" {
-		where = " in " + s.budget.Spec.TopologyKey + " " + describeDomain(domain)
+// where says in which domain, for a budget that has several.
+func (s snapshot) where(domain string) string {
+	if s.budget.Spec.TopologyKey == "" {
+		return ""
 	}
+	// People say "rack r26", not "topology.example.com/rack r26".
+	key := s.budget.Spec.TopologyKey[strings.LastIndex(s.budget.Spec.TopologyKey, "/")+1:]
+	return " of " + key + " " + describeDomain(domain)
+}
+
+func areOrIs(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+// exhausted says what is out, and what would change it.
+func (s snapshot) exhausted(is string, out []outage, allow string) Verdict {
 	named := make([]string, 0, maxNamed)
 	for _, o := range out[:min(len(out), maxNamed)] {
 		named = append(named, o.node+", "+o.why)
 	}
-	message := fmt.Sprintf("%s: %s%s are out", s.budget.Name, limit, where)
+	message := s.budget.Name + ": " + is
 	if len(named) > 0 {
 		message += " (" + strings.Join(named, "; ")
 		if more := len(out) - len(named); more > 0 {

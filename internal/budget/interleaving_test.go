@@ -24,7 +24,7 @@ func newWorld(t testing.TB, seed uint64) *world {
 	}
 	var rems []string
 	for i := range 12 {
-		labels := map[string]string{"rack": fmt.Sprintf("r%d", i%3), "pool": "gpu"}
+		labels := map[string]string{"topology.example.com/rack": fmt.Sprintf("r%d", i%3), "pool": "gpu"}
 		if i >= 8 {
 			delete(labels, "pool")
 		}

@@ -155,7 +155,8 @@ func (k *Keeper) reserveLive(ctx context.Context, r request, nodes []*corev1.Nod
 	return Verdict{Granted: true, Reason: ReasonGranted, Message: "a slot of every budget that selects the node"}, nil
 }
 
-// take swaps one budget for one with the slot. added says that this call put the entry there.
+// take swaps one budget for one with the slot, and brings budget up to date. added says that this call put the entry
+// there.
 func (k *Keeper) take(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, all guards, r request, nodes []*corev1.Node) (verdict Verdict, added bool, err error) {
 	current := budget.DeepCopy()
 	for range maxSwaps {
@@ -174,6 +175,7 @@ func (k *Keeper) take(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget
 		// Update, not patch: the object's resourceVersion makes the server refuse it where anything changed since.
 		err = k.options.Client.Status().Update(ctx, current)
 		if err == nil {
+			current.DeepCopyInto(budget) // What is given back later is taken off this state.
 			return verdict, !held, nil
 		}
 		if !apierrors.IsConflict(err) {

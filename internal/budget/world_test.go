@@ -86,7 +86,9 @@ func newBudget(name string, limit intstr.IntOrString, change ...func(*v1alpha1.N
 	return budget
 }
 
-func perRack(budget *v1alpha1.NodeDisruptionBudget) { budget.Spec.TopologyKey = "rack" }
+func perRack(budget *v1alpha1.NodeDisruptionBudget) {
+	budget.Spec.TopologyKey = "topology.example.com/rack"
+}
 
 // world is an API in which several controllers take turns, one API call at a time, in an order that the seed chooses.
 type world struct {
