@@ -67,14 +67,20 @@ func (n *Node) advance(ctx context.Context) (time.Time, error) {
 	case now.Before(a.waitUntil):
 		return a.waitUntil, nil
 	}
-	if at, accepted, err := n.accept(ctx, want.ID); err != nil || !accepted {
+	return n.consider(ctx, want.ID)
+}
+
+// consider decides on an action from what is read live, and does what comes of it.
+func (n *Node) consider(ctx context.Context, id string) (time.Time, error) {
+	if at, accepted, err := n.accept(ctx, id); err != nil || !accepted {
 		return at, err
 	}
+	now := n.clock.Now()
 	s, err := n.gather(ctx)
 	if err != nil {
-		return later, err
+		return now, err
 	}
-	if s.live == nil || s.live.Spec.Action == nil || s.live.Spec.Action.ID != want.ID {
+	if s.live == nil || s.live.Spec.Action == nil || s.live.Spec.Action.ID != id {
 		// Withdrawn or replaced while we looked.
 		return now, nil
 	}

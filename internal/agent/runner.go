@@ -290,15 +290,13 @@ func wait(ctx context.Context, w health.Waiter) (err error) {
 	return w.Wait(ctx)
 }
 
-// sleep waits on the node's clock; false when the context ended first.
-func (n *Node) sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits on the node's clock, or until the context ends.
+func (n *Node) sleep(ctx context.Context, d time.Duration) {
 	timer := n.clock.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C():
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -344,4 +344,3 @@ func (n *agentNode) outliveOrReplace(p *process) {
 		}
 	}
 }
-
