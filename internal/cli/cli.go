@@ -117,6 +117,7 @@ func New(options Options) *cobra.Command {
 Exit codes: 0 done, nothing is wrong; 1 something must be fixed, is left over or is not there; 2 the command line
 cannot be understood; 3 the cluster could not be asked, or refused.`,
 		Version:       a.Version,
+		Args:          cobra.ArbitraryArgs, // so that RunE says what is wrong with them
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl roundhouse"},

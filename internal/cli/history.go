@@ -93,16 +93,30 @@ func (c *cluster) gatherHistory(ctx context.Context, of string) (s past.Snapshot
 }
 
 func (c *cluster) exists(ctx context.Context, node string) (bool, error) {
+	m, err := c.nodeMeta(ctx, node)
+	return m != nil, err
+}
+
+// labels are a node's; none where there is no such node.
+func (c *cluster) labels(ctx context.Context, node string) (map[string]string, error) {
+	m, err := c.nodeMeta(ctx, node)
+	if m == nil {
+		return nil, err
+	}
+	return m.Labels, nil
+}
+
+// nodeMeta is a node's metadata, nil where there is no such node: a whole Node has a list of all its images.
+func (c *cluster) nodeMeta(ctx context.Context, node string) (*metav1.PartialObjectMetadata, error) {
 	m := &metav1.PartialObjectMetadata{}
 	m.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
-	err := c.Get(ctx, client.ObjectKey{Name: node}, m)
-	switch {
+	switch err := c.Get(ctx, client.ObjectKey{Name: node}, m); {
 	case apierrors.IsNotFound(err):
-		return false, nil
+		return nil, nil
 	case err != nil:
-		return false, fmt.Errorf("reading node %s: %w", node, err)
+		return nil, fmt.Errorf("reading node %s: %w", node, err)
 	}
-	return true, nil
+	return m, nil
 }
 
 // gatherDevice finds a device's record, and the Remediations that are about it and still exist.

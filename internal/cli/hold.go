@@ -341,12 +341,11 @@ func (c *cluster) actingOn(ctx context.Context, hold *v1alpha1.RemediationHold) 
 		}
 		held := slices.Contains(hold.Spec.Nodes, r.Spec.Node)
 		if !held && hold.Spec.NodeSelector != nil {
-			node := &metav1.PartialObjectMetadata{}
-			node.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Node"))
-			if err := c.Get(ctx, client.ObjectKey{Name: r.Spec.Node}, node); err != nil && !apierrors.IsNotFound(err) {
-				return nil, fmt.Errorf("reading node %s: %w", r.Spec.Node, err)
+			labels, err := c.labels(ctx, r.Spec.Node)
+			if err != nil {
+				return nil, err
 			}
-			held = explain.Selects(hold.Spec.NodeSelector, node.Labels)
+			held = explain.Selects(hold.Spec.NodeSelector, labels)
 		}
 		if held {
 			out = append(out, fmt.Sprintf("%s is %s", r.Spec.Node, r.Status.Phase))

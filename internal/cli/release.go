@@ -189,6 +189,10 @@ func (a *app) releaseNode(ctx context.Context, c *cluster, p *text.Page, t targe
 	if err != nil {
 		return err
 	}
+	labels, err := c.labels(ctx, t.name)
+	if err != nil {
+		return err
+	}
 	for i := range holds {
 		h := &holds[i]
 		if len(h.Spec.Nodes) == 1 && h.Spec.Nodes[0] == t.name {
@@ -197,7 +201,7 @@ func (a *app) releaseNode(ctx context.Context, c *cluster, p *text.Page, t targe
 			}
 			continue
 		}
-		if explain.InForce(h, a.Now()) && explain.HoldsNode(h, t.name, nil) {
+		if explain.InForce(h, a.Now()) && explain.HoldsNode(h, t.name, labels) {
 			p.Section("Held", fmt.Sprintf("still, with others, by hold %s (%s): kubectl roundhouse release %s", h.Name, text.Clean(h.Spec.RequestedBy), h.Name))
 		}
 	}

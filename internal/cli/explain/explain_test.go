@@ -287,7 +287,7 @@ func draining() Snapshot {
 }
 
 func repairing() Snapshot {
-	return incident(v1alpha1.PhaseRepairing, decide.ReasonActionRunning, "the agent has started the reboot", "the agent answers", step("reboot", 1, 1),
+	return incident(v1alpha1.PhaseRepairing, decide.ReasonActionAsked, "the agent has started the reboot", "the agent answers", step("reboot", 1, 1),
 		happened(4*time.Minute, v1alpha1.PhaseRepairing, decide.ReasonActionAsked, "reboot asked for"),
 		func(s *Snapshot, r *v1alpha1.Remediation) {
 			s.Health.Spec.Action = &v1alpha1.Action{ID: r.Name + "-1", Type: v1alpha1.ActionReboot}

@@ -141,7 +141,11 @@ func (in Incident) row(p *text.Page, label string, wide bool) []string {
 	}
 	row := []string{label, in.Node, fault, age, said}
 	if wide {
-		row = []string{label, in.Node, fault, age, in.Remediation, in.Rung, in.Reason, said}
+		rung := in.Rung
+		if rung == "" {
+			rung = "-"
+		}
+		row = []string{label, in.Node, fault, age, in.Remediation, rung, in.Reason, said}
 	}
 	return row
 }

@@ -39,7 +39,7 @@ func tolerations(s *Snapshot) []Finding {
 	}
 	if len(others) > 0 {
 		slices.Sort(others)
-		out = append(out, Finding{Severity: Should, What: fmt.Sprintf("%s on nodes with accelerators not tolerate %s: %s",
+		out = append(out, Finding{Severity: Should, What: fmt.Sprintf("on nodes with accelerators %s not tolerate %s: %s",
 			text.Count(len(others), "DaemonSet does", "DaemonSets do"), v1alpha1.TaintQuarantined, text.Bounded(others, namesShown)),
 			Fix: []string{"add to spec.template.spec.tolerations: " + tolerationText}})
 	}

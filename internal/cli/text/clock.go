@@ -43,7 +43,8 @@ func (c Clock) format(t time.Time, layout string) string {
 
 // Age is how long ago t was, "3h12m ago", or how soon it will be, "in 40m".
 func (c Clock) Age(t time.Time) string {
-	d := c.Now.Sub(t)
+	// Rounded, so that what lies two hours ahead does not read "in 119m" a moment later.
+	d := c.Now.Sub(t).Round(time.Second)
 	switch {
 	case d < 0:
 		return "in " + duration.HumanDuration(-d)

@@ -65,7 +65,7 @@ func (p *Page) Toned(tone Tone, title string, lines ...string) {
 		if line == "" {
 			continue
 		}
-		for _, part := range p.fold(line) {
+		for _, part := range p.fold(strings.Split(line, "\n")) {
 			column := strings.Repeat(" ", titleWidth)
 			if first {
 				column = p.Tint(tone, title) + strings.Repeat(" ", max(1, titleWidth-utf8.RuneCountInString(title)))
@@ -76,27 +76,35 @@ func (p *Page) Toned(tone Tone, title string, lines ...string) {
 	}
 }
 
-// fold breaks a line at spaces so that it fits Width; what goes over is indented by two.
-func (p *Page) fold(line string) []string {
+// fold breaks lines at spaces so that they fit Width; what goes over is indented by two.
+func (p *Page) fold(lines []string) []string {
 	room := p.Width - titleWidth
-	// A very narrow terminal is served better by its own wrapping.
-	if p.Width <= 0 || room < 30 || utf8.RuneCountInString(line) <= room {
-		return []string{line}
+	var parts []string
+	for _, line := range lines {
+		// A very narrow terminal is served better by its own wrapping.
+		if p.Width <= 0 || room < 30 || utf8.RuneCountInString(line) <= room {
+			parts = append(parts, line)
+			continue
+		}
+		parts = append(parts, wrap(line, room)...)
 	}
+	return parts
+}
+
+func wrap(line string, room int) []string {
 	var parts []string
 	var current strings.Builder
 	used := 0
 	for _, word := range strings.SplitAfter(line, " ") {
-		n := utf8.RuneCountInString(word)
 		// The space that ends a word may hang over: Line cuts it off.
-		if used > 0 && used+len([]rune(strings.TrimRight(word, " "))) > room {
+		if used > 0 && used+utf8.RuneCountInString(strings.TrimRight(word, " ")) > room {
 			parts = append(parts, strings.TrimRight(current.String(), " "))
 			current.Reset()
 			current.WriteString("  ")
 			used = 2
 		}
 		current.WriteString(word)
-		used += n
+		used += utf8.RuneCountInString(word)
 	}
 	return append(parts, strings.TrimRight(current.String(), " "))
 }
