@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"text/tabwriter"
@@ -35,9 +36,13 @@ NAME                                      MODEL  SERIAL         INCIDENTS  REPAI
 gpu-6a1f2c3d-0000-4000-8000-000000000003  H200   1324000000003  4          3        Lemon      Requested`,
 }
 
-// TestTables asks for each kind as kubectl does, by short name and category too.
+// TestTables asks for each kind as kubectl does, and finds the same in docs/api.md.
 func TestTables(t *testing.T) {
 	t.Parallel()
+	page, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := startAPIServer(t, "crd")
 	samples := readSamples(t)
 	for _, crd := range readCRDs(t) {
@@ -46,6 +51,9 @@ func TestTables(t *testing.T) {
 			want := strings.TrimPrefix(tables[crd.Spec.Names.Plural], "\n")
 			if diff := cmp.Diff(want, getTable(t, s.core, collection(crd))); diff != "" {
 				t.Errorf("as wanted (-) and as the server has it (+):\n%s", diff)
+			}
+			if shown := "$ kubectl get " + crd.Spec.Names.Plural + " -o wide\n" + want + "\n"; !strings.Contains(string(page), shown) {
+				t.Errorf("docs/api.md does not show:\n%s", shown)
 			}
 			if len(crd.Spec.Names.ShortNames) != 1 || crd.Spec.Names.Categories[0] != "roundhouse" {
 				t.Errorf("short names %v, categories %v; want one, and roundhouse", crd.Spec.Names.ShortNames, crd.Spec.Names.Categories)
