@@ -307,14 +307,10 @@ func ask(s *Snapshot) *Decision {
 	return d
 }
 
-// running waits for the agent.
+// running waits for the agent. What it has answered is in the NodeHealth; repeating it here would cost a write a word.
 func running(s *Snapshot) *Decision {
 	st := s.status()
-	message := "the agent has not answered yet"
-	if a := s.answer(); a != nil {
-		message = "the agent has answered: " + string(a.State)
-	}
-	d := wait(v1alpha1.PhaseRepairing, poll, ReasonActionRunning, message, "the agent ends it, or its deadline passes")
+	d := wait(v1alpha1.PhaseRepairing, poll, st.Reason, st.Message, "the agent ends it, or its deadline passes")
 	if st.Deadline != nil {
 		d.Requeue = min(poll, max(time.Millisecond, st.Deadline.Sub(s.Now)))
 	}

@@ -56,8 +56,6 @@ const (
 	ReasonRungSkipped = "RungSkipped"
 	// ReasonActionAsked: the agent has been asked to act.
 	ReasonActionAsked = "ActionAsked"
-	// ReasonActionRunning: the agent has accepted or started the action.
-	ReasonActionRunning = "ActionRunning"
 	// ReasonActionDone: the agent's action succeeded; its effect is to be proved.
 	ReasonActionDone = "ActionDone"
 	// ReasonActionRefused: the agent refused, and nothing was done.

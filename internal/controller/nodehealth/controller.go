@@ -205,7 +205,8 @@ func (l *loop) look(ctx context.Context, node *corev1.Node) (seen observation, w
 		// It exists, or Reconcile would have created it; so it is Healthy, or too new for the cache.
 		seen.reported = l.Clock.Since(l.createdAt(node.Name)) > lag
 		if !seen.reported {
-			wait = lag
+			// Too new to tell which; saying so would cost two writes a node for nothing.
+			seen.settling, wait = true, lag
 		}
 	case err != nil:
 		return seen, 0, fmt.Errorf("reading the NodeHealth of node %s: %w", node.Name, err)
@@ -216,9 +217,8 @@ func (l *loop) look(ctx context.Context, node *corev1.Node) (seen observation, w
 		l.present(node.Name)
 		return seen, wait, nil
 	}
-	away := l.awayFor(node.Name, l.Clock.Now())
-	if seen.settling = away < l.Grace; seen.settling {
-		wait = l.Grace - away
+	if away := l.awayFor(node.Name, l.Clock.Now()); away < l.Grace {
+		seen.settling, wait = true, l.Grace-away
 	}
 	return seen, wait, nil
 }

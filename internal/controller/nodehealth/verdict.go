@@ -34,7 +34,7 @@ type observation struct {
 	had bool
 	// elsewhere says that agents are not Pods.
 	elsewhere bool
-	// settling says that the agent has not been away for long enough to say so.
+	// settling says that the agent has not been away, or its NodeHealth not been there, for long enough to say so.
 	settling bool
 }
 
@@ -60,6 +60,8 @@ func judge(seen observation) verdict {
 		return verdict{}
 	case seen.ready && seen.reported:
 		return verdict{corev1.ConditionTrue, ReasonReporting, "the agent is Ready and has published what it saw"}
+	case seen.ready && seen.settling:
+		return verdict{}
 	case seen.ready:
 		return verdict{corev1.ConditionUnknown, ReasonNeverReported, "the agent is Ready but has not published anything yet"}
 	case seen.settling, !seen.pod && !seen.had:

@@ -85,10 +85,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	for range maxSteps {
 		after, err := r.step(ctx, w)
 		switch {
-		case apierrors.IsConflict(err) || errors.Is(err, errDecideAgain) || errors.Is(err, claim.ErrClaimed) || errors.Is(err, budget.ErrActing):
-			// Somebody else wrote first, or the cache is behind: look again soon, and decide again.
+		case overtaken(err):
+			// Somebody else wrote first, or the cache is behind: look live, and decide again.
 			r.Metrics.Overtaken.WithLabelValues(string(w.doing)).Inc()
-			return ctrl.Result{RequeueAfter: time.Second / 5}, nil
+			if err := r.refresh(ctx, w); err != nil || w.done {
+				return ctrl.Result{}, err
+			}
 		case err != nil:
 			return ctrl.Result{}, fmt.Errorf("node %s: %w", req.Name, err)
 		case after > 0:
@@ -97,7 +99,44 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			return ctrl.Result{}, nil
 		}
 	}
-	return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+	return ctrl.Result{RequeueAfter: breather}, nil
+}
+
+// breather is the pause of a node that takes many steps, or is overtaken again and again: others have their turn.
+const breather = 200 * time.Millisecond
+
+// overtaken says whether a step failed because what it was decided on is no longer so.
+func overtaken(err error) bool {
+	return apierrors.IsConflict(err) || errors.Is(err, errDecideAgain) || errors.Is(err, claim.ErrClaimed) ||
+		errors.Is(err, claim.ErrTaint) || errors.Is(err, budget.ErrActing)
+}
+
+// refresh reads node and incident live.
+func (r *Reconciler) refresh(ctx context.Context, w *work) error {
+	w.health, w.slotHeld, w.fresh = nil, nil, false
+	if w.node != nil {
+		node := &corev1.Node{}
+		err := r.Live.Get(ctx, types.NamespacedName{Name: w.name}, node)
+		if client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("reading node: %w", err)
+		}
+		if w.node = node; err != nil {
+			w.node = nil
+		}
+	}
+	if w.rem != nil {
+		rem := &v1alpha1.Remediation{}
+		err := r.Live.Get(ctx, types.NamespacedName{Name: w.rem.Name}, rem)
+		if apierrors.IsNotFound(err) {
+			w.done = true
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading remediation: %w", err)
+		}
+		w.rem, w.fresh = rem, true
+	}
+	return nil
 }
 
 // work is what one Reconcile knows: the objects as the API server last gave them to us.
@@ -109,6 +148,8 @@ type work struct {
 	// healthLive says that health was read from the server, not from the cache.
 	healthLive bool
 	policies   *policy.Set
+	// holds are the holds of the cluster as last read live; nil where the cache is to be asked.
+	holds []v1alpha1.RemediationHold
 	// slotHeld is what this Reconcile did to the slot; nil where it did nothing.
 	slotHeld *bool
 	// fresh says that rem is as the server had it a moment ago, by a guarded write or a live read of this Reconcile.

@@ -80,7 +80,7 @@ func (r *Reconciler) gatherNode(ctx context.Context, w *work, s *decide.Snapshot
 			s.Foreign = append(s.Foreign, decide.Claim{By: "Remediation " + name, What: "its claim is on the node"})
 		}
 	}
-	holds, err := r.holds(ctx, s.Node)
+	holds, err := r.holds(ctx, w, s.Node)
 	if err != nil {
 		return err
 	}
@@ -151,8 +151,11 @@ func foreignClaims(found []claim.ForeignClaim) []decide.Claim {
 	return claims
 }
 
-// holds are the cached holds that select the node; before an act they are read live.
-func (r *Reconciler) holds(ctx context.Context, node *corev1.Node) ([]v1alpha1.RemediationHold, error) {
+// holds are the holds that select the node, from the cache unless an act has just read them live.
+func (r *Reconciler) holds(ctx context.Context, w *work, node *corev1.Node) ([]v1alpha1.RemediationHold, error) {
+	if w.holds != nil {
+		return selecting(slices.Clone(w.holds), node), nil
+	}
 	var list v1alpha1.RemediationHoldList
 	if err := r.Client.List(ctx, &list); err != nil {
 		return nil, fmt.Errorf("listing holds: %w", err)

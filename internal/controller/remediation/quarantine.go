@@ -104,14 +104,22 @@ func (r *Reconciler) unquarantine(ctx context.Context, w *work, s *decide.Snapsh
 	return nil
 }
 
-// deleteRules deletes every rule the spec intends, listed or not: one may have been put on just before a crash.
+// deleteRules deletes every rule the spec intends, listed or not: one may have been put on just before a crash. Each is
+// deleted by its UID and only where it is this incident's, so that no late request takes off another's.
 func (r *Reconciler) deleteRules(ctx context.Context, rem *v1alpha1.Remediation) error {
 	for _, q := range rem.Spec.Quarantine {
 		if q.Kind != v1alpha1.QuarantineDeviceTaintRule {
 			continue
 		}
-		rule := &resourcev1.DeviceTaintRule{ObjectMeta: metav1.ObjectMeta{Name: q.Name}}
-		if err := r.Client.Delete(ctx, rule); client.IgnoreNotFound(err) != nil {
+		rule := &resourcev1.DeviceTaintRule{}
+		err := r.Live.Get(ctx, types.NamespacedName{Name: q.Name}, rule)
+		if apierrors.IsNotFound(err) || (err == nil && rule.Labels[v1alpha1.LabelRemediation] != rem.Name) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading device taint rule: %w", err)
+		}
+		if err := r.Client.Delete(ctx, rule, client.Preconditions{UID: &rule.UID}); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("deleting device taint rule: %w", err)
 		}
 	}
@@ -221,6 +229,7 @@ func (r *Reconciler) guard(ctx context.Context, w *work, s *decide.Snapshot) err
 	if err := r.Live.List(ctx, &holds); err != nil {
 		return fmt.Errorf("listing holds: %w", err)
 	}
+	w.holds = slices.Clone(holds.Items)
 	s.Holds = selecting(holds.Items, s.Node)
 	if decide.Held(s) {
 		return errDecideAgain

@@ -62,11 +62,9 @@ type rig struct {
 	node    *corev1.Node
 	machine *fake.Machine
 	devices []fake.Device
-	agent   *process
 	running []*process
+	foreign *foreigner
 	seq     int
-	// agentReady is what the hand-made kubelet says of the agent's pod.
-	stopKubelet context.CancelFunc
 }
 
 // process is something that runs until it is killed.
@@ -97,9 +95,9 @@ type rigOptions struct {
 	// when is the rule's.
 	when v1alpha1.When
 	mode v1alpha1.Mode
-	// neverHealed breaks the device for good.
-	neverHealed bool
-	repairs     int32
+	// agentOff leaves the agent to be started by the test.
+	agentOff bool
+	repairs  int32
 }
 
 func newRig(t *testing.T, o rigOptions) *rig {
@@ -122,9 +120,11 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	r.makePods(o)
 	r.makePolicy(o)
 	kubelet, stop := context.WithCancel(ctx)
-	r.stopKubelet = stop
 	go r.kubelet(kubelet)
-	r.agent = r.startAgent()
+	if !o.agentOff {
+		r.startAgent()
+	}
+	r.foreign = startForeigner(ctx, admin, r.node.Name)
 	t.Cleanup(func() {
 		for _, p := range slices.Backward(r.running) {
 			p.kill(t)
@@ -291,19 +291,22 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // startAgent runs the real agent over the machine, with a token bound to its pod.
-func (r *rig) startAgent() *process {
+func (r *rig) startAgent() *process { return r.startAgentWith(nil) }
+
+func (r *rig) startAgentWith(setup func(*gate)) *process {
 	r.t.Helper()
 	cfg, err := shared.ServiceAccountConfig(r.ctx, config.Namespace, config.AgentServiceAccount, controlplane.ToPod("agent-"+r.node.Name))
 	r.must(err)
-	return r.run("agent", func(ctx context.Context, g *gate) error {
+	return r.run("agent", setup, func(ctx context.Context, g *gate) error {
 		cfg := rest.CopyConfig(cfg)
 		cfg.Wrap(g.wrap)
 		api, err := agent.NewClient(cfg, nil, r.node.Name)
 		if err != nil {
 			return err
 		}
-		n, err := agent.New(agent.Options{Name: r.node.Name, Version: "test", Machine: r.machine, API: api, Checks: r.checks,
-			Executors:  map[v1alpha1.ActionType]agent.Executor{v1alpha1.ActionReboot: reboot.New(r.machine)},
+		m := gatedMachine{Machine: r.machine, gate: g}
+		n, err := agent.New(agent.Options{Name: r.node.Name, Version: "test", Machine: m, API: api, Checks: func() []agent.Scheduled { return checks(m) },
+			Executors:  map[v1alpha1.ActionType]agent.Executor{v1alpha1.ActionReboot: reboot.New(m)},
 			DailyLimit: 100, ClearAfter: 50 * time.Millisecond, WriteGap: 10 * time.Millisecond})
 		if err != nil {
 			return err
@@ -312,12 +315,11 @@ func (r *rig) startAgent() *process {
 	})
 }
 
-func (r *rig) checks() []agent.Scheduled {
+func checks(m gatedMachine) []agent.Scheduled {
 	const often = 100 * time.Millisecond
-	log := kernellog.New(kernellog.Options{Machine: r.machine})
 	return []agent.Scheduled{
-		{Check: log, Every: often},
-		{Check: pci.New(pci.Options{Machine: r.machine}), Every: often},
+		{Check: kernellog.New(kernellog.Options{Machine: m}), Every: often},
+		{Check: pci.New(pci.Options{Machine: m}), Every: often},
 	}
 }
 
@@ -333,10 +335,7 @@ func (r *rig) startControllerWith(setup func(*gate)) *process {
 	r.must(err)
 	r.seq++
 	identity := fmt.Sprintf("c-%d", r.seq)
-	return r.run("controller "+identity, func(ctx context.Context, g *gate) error {
-		if setup != nil {
-			setup(g)
-		}
+	return r.run("controller "+identity, setup, func(ctx context.Context, g *gate) error {
 		cfg := rest.CopyConfig(cfg)
 		cfg.Wrap(g.wrap)
 		sel, err := labels.ValidatedSelectorFromSet(r.node.Labels)
@@ -357,10 +356,13 @@ func (r *rig) logger(name string) logr.Logger {
 	return testr.New(r.t).WithName(name)
 }
 
-func (r *rig) run(name string, run func(context.Context, *gate) error) *process {
+func (r *rig) run(name string, setup func(*gate), run func(context.Context, *gate) error) *process {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.ctx)
 	p := &process{gate: &gate{}, cancel: cancel, done: make(chan struct{}), name: name}
+	if setup != nil {
+		setup(p.gate)
+	}
 	go func() {
 		defer close(p.done)
 		p.err = run(ctx, p.gate)
@@ -492,7 +494,7 @@ func (r *rig) healthy() {
 	h := &v1alpha1.NodeHealth{}
 	for time.Now().Before(deadline) {
 		err := r.admin.Get(r.ctx, client.ObjectKeyFromObject(r.node), h)
-		if err == nil && h.Status.Summary == v1alpha1.SummaryHealthy && len(h.Status.Devices) == 8 && h.Status.CompletedRound != nil {
+		if err == nil && whole(h) {
 			return
 		}
 		sleep(r.ctx, 30*time.Millisecond)
