@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/google/cel-go/cel"
@@ -73,7 +74,7 @@ func compileExpression(text string) (*expression, error) {
 	}
 	ast, issues := environment.Compile(text)
 	if issues.Err() != nil {
-		return nil, fmt.Errorf("is not valid CEL: %w", issues.Err())
+		return nil, errors.New("is not valid CEL: " + describe(issues))
 	}
 	if ast.OutputType() != cel.BoolType {
 		return nil, fmt.Errorf("gives %s, but must give a bool; compare it with something", ast.OutputType())
@@ -90,6 +91,18 @@ func compileExpression(text string) (*expression, error) {
 		return nil, fmt.Errorf("cannot be run: %w", err)
 	}
 	return &expression{program: program}, nil
+}
+
+// maxErrors bounds how many errors of one expression are told.
+const maxErrors = 3
+
+// describe puts CEL's errors on one line: CEL's own text draws an arrow under the source, which no status shows well.
+func describe(issues *cel.Issues) string {
+	var found []string
+	for _, e := range issues.Errors() {
+		found = append(found, fmt.Sprintf("at character %d: %s", e.Location.Column()+1, strings.Join(strings.Fields(e.Message), " ")))
+	}
+	return cut(strings.Join(found[:min(len(found), maxErrors)], "; "), maxExpression)
 }
 
 // matches evaluates the expression.

@@ -90,7 +90,10 @@ func (w window) spans(now time.Time) []span {
 			// Before its start, or the same: it ends on the next day.
 			end = time.Date(day.Year(), day.Month(), day.Day()+1, w.end.hour, w.end.minute, 0, 0, w.location)
 		}
-		spans = append(spans, span{start: start, end: end})
+		// A window that lies in the hour that is left out has no length that night.
+		if end.After(start) {
+			spans = append(spans, span{start: start, end: end})
+		}
 	}
 	return spans
 }
