@@ -23,6 +23,7 @@ func (o *options) flagSet() *pflag.FlagSet {
 	flags := pflag.NewFlagSet("roundhouse-controller", pflag.ContinueOnError)
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "file with the API server's address and credentials; the Pod's own without it")
 	flags.StringVar(&c.Namespace, "namespace", "roundhouse-system", "namespace of the leader Lease and of what policies refer to")
+	flags.StringVar(&c.Identity, "identity", "", "name of this process in the leader Lease, which no other may have; the host's and a random part without it")
 	flags.StringVar(&o.selector, "node-selector", "", "label selector of the nodes that get a NodeHealth; all without it")
 	flags.BoolVar(&c.AgentsElsewhere, "agents-elsewhere", false, "agents are not Pods of this cluster; RoundhouseReporting then says only whether one ever published")
 	flags.StringVar(&c.MetricsAddress, "metrics-bind", ":8080", "host:port for /metrics; empty for none")
