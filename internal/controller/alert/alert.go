@@ -7,6 +7,7 @@ package alert
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -140,7 +141,7 @@ func annotationsOf(r *v1alpha1.Remediation) map[string]string {
 	}
 	for key, text := range annotations {
 		if len(text) > maxAnnotation {
-			annotations[key] = text[:maxAnnotation]
+			annotations[key] = strings.ToValidUTF8(text[:maxAnnotation], "")
 		}
 	}
 	return annotations
