@@ -125,7 +125,13 @@ func (o Options) validate() error {
 	return nil
 }
 
-// many says whether the fleet is too large for what costs an object or a goroutine a node.
+// Many says whether the fleet is too large for what costs an object or a goroutine a node. Defaults count.
+func (o Options) Many() bool {
+	o = o.withDefaults()
+	return o.Nodes > o.ManyNodes
+}
+
+// many is Many of options that have their defaults.
 func (o Options) many() bool { return o.Nodes > o.ManyNodes }
 
 // NodeName is the name of a node: gpu- and its number, with as many digits as the last one's, two at least.

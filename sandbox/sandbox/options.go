@@ -30,6 +30,29 @@ type Options struct {
 	Logger logr.Logger
 }
 
+// tokenLife is how long the credentials that the sandbox hands out are good for, and with them a sandbox.
+const tokenLife = 7 * 24 * time.Hour
+
+func (o Options) withDefaults() Options {
+	switch {
+	case o.Controllers == 0:
+		o.Controllers = 1
+	case o.Controllers < 0:
+		o.Controllers = 0
+	}
+	if o.LeaseDuration == 0 {
+		o.LeaseDuration = 3 * time.Second
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	if o.Fleet.Many() {
+		// Agents of a large fleet are no pods.
+		o.ControllerArgs = append([]string{"--agents-elsewhere"}, o.ControllerArgs...)
+	}
+	return o
+}
+
 // Progress says how far the start has come.
 type Progress struct {
 	// Stage is what is being done, in two or three words.

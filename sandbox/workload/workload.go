@@ -4,8 +4,13 @@ package workload
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -22,6 +27,17 @@ const (
 	Service Kind = "Service"
 	// Prewarmed is a Deployment of Count idle pods, labelled session=prewarmed.
 	Prewarmed Kind = "Prewarmed"
+)
+
+const (
+	// defaultNamespace is where workloads are that do not say.
+	defaultNamespace = "ml"
+	// maxCount bounds one workload.
+	maxCount = 200_000
+	// labelWorkload finds the pods of a workload.
+	labelWorkload = "sandbox.roundhouse.dev/workload"
+	// settleEvery is how often pods that are waited for are looked at.
+	settleEvery = 100 * time.Millisecond
 )
 
 // Workload is one workload to run.
@@ -48,11 +64,111 @@ type Workload struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// Run creates the workload.
-func Run(ctx context.Context, c client.Client, w Workload) error { panic("being written") }
+func (w Workload) withDefaults() Workload {
+	if w.Namespace == "" {
+		w.Namespace = defaultNamespace
+	}
+	if w.Count == 0 {
+		w.Count = 1
+		if w.Kind == Gang {
+			w.Count = 8
+		}
+	}
+	switch {
+	case w.GPUs < 0:
+		w.GPUs = 0
+	case w.GPUs == 0 && w.Kind == Gang:
+		w.GPUs = 8
+	case w.GPUs == 0:
+		w.GPUs = 1
+	}
+	return w
+}
 
-// WaitRunning waits until every pod of the workload is Running and Ready.
-func WaitRunning(ctx context.Context, c client.Client, w Workload) error { panic("being written") }
+func (w Workload) validate() error {
+	switch {
+	case w.Name == "":
+		return fmt.Errorf("a workload of kind %q has no name", w.Kind)
+	case !slices.Contains([]Kind{Jobs, Gang, Service, Prewarmed}, w.Kind):
+		return fmt.Errorf("workload %s: no kind %q", w.Name, w.Kind)
+	case w.Count < 1 || w.Count > maxCount:
+		return fmt.Errorf("workload %s: count %d: want 1 to %d", w.Name, w.Count, maxCount)
+	case w.RunFor != 0 && w.Kind != Jobs && w.Kind != Gang:
+		return fmt.Errorf("workload %s: only Jobs and gangs end: runFor does not go with %s", w.Name, w.Kind)
+	}
+	return nil
+}
+
+// Run creates the workload.
+func Run(ctx context.Context, c client.Client, w Workload) error {
+	w = w.withDefaults()
+	if err := w.validate(); err != nil {
+		return err
+	}
+	for _, o := range objects(w) {
+		err := c.Create(ctx, o)
+		if _, namespace := o.(*corev1.Namespace); err != nil && (!namespace || !apierrors.IsAlreadyExists(err)) {
+			return fmt.Errorf("creating workload %s: %w", w.Name, err)
+		}
+	}
+	return nil
+}
+
+// pods lists what runs of the workload.
+func pods(ctx context.Context, c client.Reader, w Workload) ([]corev1.Pod, error) {
+	list := &corev1.PodList{}
+	if err := c.List(ctx, list, client.InNamespace(w.Namespace), client.MatchingLabels{labelWorkload: w.Name}); err != nil {
+		return nil, fmt.Errorf("listing the pods of workload %s: %w", w.Name, err)
+	}
+	return list.Items, nil
+}
+
+// WaitRunning waits until every pod of the workload is Running and Ready, or has succeeded already.
+func WaitRunning(ctx context.Context, c client.Reader, w Workload) error {
+	w = w.withDefaults()
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for {
+		found, err := pods(ctx, c, w)
+		if err != nil {
+			return err
+		}
+		running := 0
+		for i := range found {
+			if works(&found[i]) {
+				running++
+			}
+		}
+		if running >= w.Count {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for workload %s: %d of %d pods run: %w", w.Name, running, w.Count, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+func works(pod *corev1.Pod) bool {
+	if pod.Status.Phase == corev1.PodSucceeded {
+		return true
+	}
+	return pod.DeletionTimestamp == nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
 
 // Delete deletes the workload, and its pods with it.
-func Delete(ctx context.Context, c client.Client, w Workload) error { panic("being written") }
+func Delete(ctx context.Context, c client.Client, w Workload) error {
+	w = w.withDefaults()
+	for _, o := range objects(w) {
+		if _, namespace := o.(*corev1.Namespace); namespace {
+			continue
+		}
+		if err := c.Delete(ctx, o, client.PropagationPolicy(metav1.DeletePropagationBackground)); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("deleting workload %s: %w", w.Name, err)
+		}
+	}
+	return nil
+}
