@@ -42,7 +42,7 @@ build: $(ROOT_BINARIES:%=$(BIN)/%) $(BIN)/roundhouse-controlplane $(BIN)/roundho
 generate: $(TOOLS)/controller-gen ## Regenerate deep copies, CRDs and the tables of docs/api.md from api/.
 	$(TOOLS)/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
 	$(TOOLS)/controller-gen crd paths=./api/... output:crd:artifacts:config=config/crd
-	go test -count=1 ./config -update >/dev/null
+	ROUNDHOUSE_UPDATE_DOCS=1 go test -count=1 ./config >/dev/null
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/helm ## Lint both Go modules, the chart and the tree; what lint says is an error.

@@ -1,7 +1,6 @@
 package config_test
 
 import (
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -16,13 +15,12 @@ import (
 	"github.com/roundhouse-dev/roundhouse/config"
 )
 
-// update rewrites the tables: go test ./config -update.
-var update = flag.Bool("update", false, "rewrite the tables of docs/api.md")
-
 const page = "../docs/api.md"
 
-// TestFieldTables holds the tables of docs/api.md to the CRDs, of which they are made.
+// TestFieldTables holds the tables of docs/api.md to the CRDs, of which they are made. With ROUNDHOUSE_UPDATE_DOCS set, as
+// make generate sets it, it rewrites them.
 func TestFieldTables(t *testing.T) {
+	update := os.Getenv("ROUNDHOUSE_UPDATE_DOCS") != ""
 	data, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
@@ -43,13 +41,13 @@ func TestFieldTables(t *testing.T) {
 		}
 		want = before + begin + fieldTable(crd) + end + after
 	}
-	if *update {
+	if update {
 		if err := os.WriteFile(page, []byte(want), 0o644); err != nil { //nolint:gosec // a page of documentation
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(want, string(data)); diff != "" && !*update {
-		t.Errorf("go test ./config -update rewrites the tables; the CRDs (-) and the page (+):\n%s", diff)
+	if diff := cmp.Diff(want, string(data)); diff != "" && !update {
+		t.Errorf("make generate rewrites the tables; the CRDs (-) and the page (+):\n%s", diff)
 	}
 }
 

@@ -134,8 +134,8 @@ func wantRefusal(err error, text string) error {
 	if err == nil {
 		return errors.New("the request was accepted")
 	}
-	if !strings.Contains(err.Error(), text) {
-		return fmt.Errorf("refused with %q, which does not say %q", err, text)
+	if message := err.Error(); !strings.Contains(message, text) {
+		return fmt.Errorf("refused with %q, which does not say %q", message, text)
 	}
 	return nil
 }
