@@ -93,7 +93,7 @@ func (a *app) approve(ctx context.Context, f *approveFlags, node string) error {
 	if err != nil {
 		return err
 	}
-	until := metav1.Time{Time: a.Now().Add(f.length).Truncate(time.Second)}
+	until := metav1.Time{Time: in(a.Now(), f.length)}
 	// The controller writes the status of the same object, so that a conflict is usual and means nothing.
 	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(open), open); err != nil {

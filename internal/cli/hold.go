@@ -72,7 +72,7 @@ func deadline(length time.Duration, until string, now time.Time, zone *time.Loca
 	case length < 0:
 		return nil, usage("--for %s is in the past; give a length such as 2h", length)
 	case length > 0:
-		return &metav1.Time{Time: now.Add(length).Truncate(time.Second)}, nil
+		return &metav1.Time{Time: in(now, length)}, nil
 	case until == "":
 		return nil, nil
 	}
@@ -84,6 +84,11 @@ func deadline(length time.Duration, until string, now time.Time, zone *time.Loca
 		return nil, usage("--until %s is in the past; give a later time", until)
 	}
 	return &metav1.Time{Time: at}, nil
+}
+
+// in is a moment from now, in whole seconds as the API keeps them, never sooner than asked.
+func in(now time.Time, length time.Duration) time.Time {
+	return now.Add(length + time.Second - 1).Truncate(time.Second)
 }
 
 // layouts are the times --until reads, all in the reader's zone except RFC 3339, which names its own.

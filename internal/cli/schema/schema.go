@@ -73,6 +73,9 @@ func parse(doc []byte) (Document, bool) {
 	if len(content) == 0 {
 		return Document{}, false
 	}
+	if content["kind"] == nil || content["apiVersion"] == nil {
+		return Document{Object: &unstructured.Unstructured{Object: content}, Problems: []string{"apiVersion and kind must be set"}}, true
+	}
 	// Numbers must be int64 or float64, as the API server's decoder makes them.
 	object := &unstructured.Unstructured{}
 	data, err := yaml.YAMLToJSON(doc)
