@@ -331,3 +331,33 @@ func TestADiskThatFails(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+// unreadable is a machine whose state can be written and not read.
+type unreadable struct{ *fake.Machine }
+
+func (unreadable) Load(context.Context, string) ([]byte, error) {
+	return nil, errors.New("input/output error")
+}
+
+func TestAnInventoryThatCannotBeReadIsNotWrittenOver(t *testing.T) {
+	r := newRig(t)
+	r.look()
+	r.m.Break(gpu0, fake.Break{Kind: fake.Gone})
+	r.check = New(Options{Machine: unreadable{r.m}, Now: r.now})
+	for range loadAttempts + 1 {
+		r.look()
+	}
+	r.restart()
+	r.look()
+	r.advance(2 * time.Second)
+	r.expect("the device is still missed", health.Failing, CodeMissing+" "+gpu0+" x1", gpu0+" Missing")
+}
+
+func TestWhatWasPendingIsMeasuredAnew(t *testing.T) {
+	r := newRig(t)
+	r.m.Break(gpu0, fake.Break{Kind: fake.Dead})
+	r.expect("seen once, and saved with the new inventory", health.Unknown, gpu0+" Unknown")
+	r.advance(time.Hour)
+	r.restart()
+	r.expect("nobody looked for an hour", health.Unknown, gpu0+" Unknown")
+}

@@ -168,6 +168,13 @@ func TestReconcile(t *testing.T) {
 			known: []Known{known(1, a, "1"), known(2, b, "2")}, seen: []Seen{seen(1, b, "1"), seen(2, a, "2")},
 			want: []string{"GPU-b at 01 x8", "GPU-a at 02 x8"}, changed: true,
 		},
+		"an identity beats a place that has none": {
+			known: []Known{known(1, a, "1"), known(2, "", "2")}, seen: []Seen{seen(1, "", "1"), seen(2, a, "2")},
+			want: []string{" at 01 x8", "GPU-a at 02 x8"}, changed: true,
+		},
+		"a replacement where no slot has a name is found by its address": {
+			known: []Known{known(1, a, "")}, seen: []Seen{seen(1, x, "")}, want: []string{"GPU-x at 01 x8"}, changed: true,
+		},
 		"another device elsewhere is new, and the old one missing": {
 			known: []Known{known(1, a, "1")}, seen: []Seen{seen(9, x, "9")},
 			want: []string{"GPU-a at 01 missing", "GPU-x at 09 x8"}, changed: true,
