@@ -307,6 +307,61 @@ func TestAFaultOfTheNodeIsDisprovedThoughEveryDeviceIsHealthy(t *testing.T) {
 	}
 }
 
+func TestACancelStandsUntilTheFaultHasGone(t *testing.T) {
+	w := newWorld(t)
+	w.fault("PCIDeviceDead", bad)
+	w.full = true
+	w.run()
+	w.rem.Spec.Cancel = true
+	w.run()
+	s := w.snapshot()
+	s.Remediation, s.Cancelled = nil, []*v1alpha1.Remediation{w.rem}
+	if rem, ok := Open(s); ok {
+		t.Errorf("opened %s again", rem.Spec.Root.Code)
+	}
+	w.fault("Xid79", bad)
+	again := w.snapshot()
+	again.Remediation, again.Cancelled = nil, s.Cancelled
+	if rem, ok := Open(again); ok {
+		t.Errorf("%s is the same breakage", rem.Spec.Root.Code)
+	}
+	w.fault("Xid79", "GPU-5")
+	other := w.snapshot()
+	other.Remediation, other.Cancelled = nil, s.Cancelled
+	if rem, ok := Open(other); !ok || rem.Spec.Devices[0] != "GPU-5" || len(rem.Spec.Devices) != 1 {
+		t.Error("another device is another incident")
+	}
+	w.clear()
+	w.pass(time.Hour)
+	w.fault("PCIDeviceDead", bad)
+	later := w.snapshot()
+	later.Remediation, later.Cancelled = nil, s.Cancelled
+	if _, ok := Open(later); !ok {
+		t.Error("a fault that came back is a new one")
+	}
+}
+
+func TestWhatWasPutOnAndNotWrittenDownComesOff(t *testing.T) {
+	w := newWorld(t)
+	w.policy.Spec.Mode = v1alpha1.ModeObserve
+	w.fault("Xid79", bad)
+	w.run()
+	s := w.snapshot()
+	if d := Next(s); d.Do != Wait {
+		t.Errorf("nothing is on, yet %s", d.Do)
+	}
+	s.Unsure = true
+	if d := Next(s); d.Do != Unquarantine {
+		t.Errorf("something may be on, yet %s", d.Do)
+	}
+	w.rem.Spec.Cancel = true
+	s = w.snapshot()
+	s.Unsure = true
+	if d := Next(s); d.Do != Unquarantine || d.Phase != v1alpha1.PhaseCancelled {
+		t.Errorf("a cancel takes off what may be on: %s %s", d.Do, d.Phase)
+	}
+}
+
 func TestASecondFaultJoins(t *testing.T) {
 	w := newWorld(t)
 	w.job("train-0", "GPU-0")

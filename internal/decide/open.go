@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ func Open(s *Snapshot) (*v1alpha1.Remediation, bool) {
 	if s.Node == nil {
 		return nil, false
 	}
-	ours := (&Snapshot{Faults: s.Faults}).ours()
+	ours := slices.DeleteFunc((&Snapshot{Faults: s.Faults}).ours(), s.cancelledFor)
 	if len(ours) == 0 {
 		return nil, false
 	}
@@ -42,6 +43,18 @@ func Open(s *Snapshot) (*v1alpha1.Remediation, bool) {
 	draft.Remediation = rem
 	rem.Spec.Quarantine = draft.lackingIntents(rem.Spec.Devices)
 	return rem, true
+}
+
+// cancelledFor says whether a human has cancelled the incident that a fault belongs to. That stands for its devices until
+// the fault it began with has gone: what the same breakage shows a moment later is no new incident.
+func (s *Snapshot) cancelledFor(m Matched) bool {
+	return slices.ContainsFunc(s.Cancelled, func(rem *v1alpha1.Remediation) bool {
+		about := slices.Contains(rem.Spec.Devices, m.Fault.Device) || len(rem.Spec.Devices) == 0 && m.Fault.Device == ""
+		root := rem.Spec.Root
+		return about && slices.ContainsFunc(s.Faults, func(now Matched) bool {
+			return now.Fault.Code == root.Code && now.Fault.Device == root.Device && now.Fault.FirstSeen.Equal(&root.FirstSeen)
+		})
+	})
 }
 
 // nameRoom is what a node's name may take of a Remediation's, so that the whole fits a label and a taint's value (63).

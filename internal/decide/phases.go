@@ -88,9 +88,9 @@ func (s *Snapshot) end(phase v1alpha1.Phase, reason, message string) *Decision {
 	return d
 }
 
-// anythingOn says whether something of this incident's is on the node or its devices.
+// anythingOn says whether something of this incident's is, or may be, on the node or its devices.
 func (s *Snapshot) anythingOn() bool {
-	return len(s.status().Quarantined) > 0 || s.ClaimHeld || s.nodeTainted()
+	return len(s.status().Quarantined) > 0 || s.ClaimHeld || s.nodeTainted() || (s.Unsure && len(s.unlisted()) > 0)
 }
 
 // nodeTainted says whether the node carries this incident's taint.

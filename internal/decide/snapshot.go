@@ -83,6 +83,11 @@ type Snapshot struct {
 	Dropped int
 	// SlotHeld says whether the budgets hold a slot for this incident; ClaimHeld whether the node carries its claim.
 	SlotHeld, ClaimHeld bool
+	// Cancelled are incidents of this node that a human cancelled; they speak where none is open.
+	Cancelled []*v1alpha1.Remediation
+	// Unsure says that what is intended and not listed may be on all the same: a process that died, or a step that was
+	// cut off, may have put it on and not come to write it down.
+	Unsure bool
 	// Refused is set where a budget was asked and gave no slot.
 	Refused *Refusal
 	// DevicePlan and NodePlan are what a drain would do; nil where pods were not looked at.

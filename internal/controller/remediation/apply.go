@@ -49,7 +49,13 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 		return 0, err
 	}
 	r.describe(st, s, d)
-	return d.Requeue, r.writeStatus(ctx, w, st)
+	if err := r.writeStatus(ctx, w, st); err != nil {
+		return 0, err
+	}
+	if d.Do == decide.Quarantine || d.Do == decide.Unquarantine {
+		r.sure.Store(w.rem.UID, true)
+	}
+	return d.Requeue, nil
 }
 
 // describe writes a decision into a status.

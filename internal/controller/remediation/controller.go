@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -69,6 +70,8 @@ type Reconciler struct {
 	Options
 	evictor evict.Evictor
 	foreign claim.Finder
+	// sure holds the UIDs of the incidents of which this process knows that nothing is on but what they list.
+	sure sync.Map
 }
 
 // errDecideAgain says that what was decided on is no longer so.
@@ -156,6 +159,8 @@ type work struct {
 	fresh bool
 	// nextCheck is when a Node condition will have lasted long enough to be a fault.
 	nextCheck time.Duration
+	// cancelled are the node's incidents that a human cancelled.
+	cancelled []*v1alpha1.Remediation
 	// doing is the step under way.
 	doing decide.Do
 	done  bool
@@ -168,7 +173,7 @@ func (r *Reconciler) begin(ctx context.Context, name string) (*work, error) {
 	if w.policies, err = r.Policies(ctx); err != nil {
 		return nil, fmt.Errorf("reading policies: %w", err)
 	}
-	if w.rem, err = r.current(ctx, name); err != nil {
+	if err := r.incidents(ctx, w); err != nil {
 		return nil, err
 	}
 	node := &corev1.Node{}
@@ -182,15 +187,18 @@ func (r *Reconciler) begin(ctx context.Context, name string) (*work, error) {
 	return w, nil
 }
 
-// current is the node's Remediation to work on: the open one, else the oldest that is over and not let go of yet.
-func (r *Reconciler) current(ctx context.Context, node string) (*v1alpha1.Remediation, error) {
-	list, err := r.ofNode(ctx, node)
+// incidents finds the node's Remediation to work on: the open one, else the oldest that is over and not let go of yet.
+func (r *Reconciler) incidents(ctx context.Context, w *work) error {
+	list, err := r.ofNode(ctx, w.name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var found *v1alpha1.Remediation
 	for i := range list {
 		rem := &list[i]
+		if rem.Status.Phase == v1alpha1.PhaseCancelled && rem.Spec.Cancel {
+			w.cancelled = append(w.cancelled, rem)
+		}
 		if rem.Status.Phase.Over() && !r.unfinished(rem) {
 			continue
 		}
@@ -198,7 +206,8 @@ func (r *Reconciler) current(ctx context.Context, node string) (*v1alpha1.Remedi
 			found = rem
 		}
 	}
-	return found.DeepCopy(), nil
+	w.rem = found.DeepCopy()
+	return nil
 }
 
 func (r *Reconciler) ofNode(ctx context.Context, node string) ([]v1alpha1.Remediation, error) {
@@ -229,8 +238,7 @@ func (r *Reconciler) expired(rem *v1alpha1.Remediation) bool {
 // step gathers, decides and applies once. It gives how long to wait, or 0 for another step.
 func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
 	if w.rem != nil && w.rem.Status.Phase.Over() && len(w.rem.Finalizers) == 0 {
-		w.done = true
-		return 0, client.IgnoreNotFound(r.Client.Delete(ctx, w.rem, client.Preconditions{UID: &w.rem.UID}))
+		return 0, r.retire(ctx, w)
 	}
 	s, err := r.gather(ctx, w)
 	if err != nil {
@@ -251,6 +259,18 @@ func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
 	return r.apply(ctx, w, s, d)
 }
 
+// retire deletes an incident that is over, let go of, and older than people are likely to read.
+func (r *Reconciler) retire(ctx context.Context, w *work) error {
+	w.done = true
+	if !r.expired(w.rem) {
+		return nil
+	}
+	if err := r.Client.Delete(ctx, w.rem, client.Preconditions{UID: &w.rem.UID}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting an old remediation: %w", err)
+	}
+	return nil
+}
+
 // open begins an incident where the node's faults ask for one.
 func (r *Reconciler) open(ctx context.Context, w *work, s *decide.Snapshot) (time.Duration, error) {
 	rem, ok := decide.Open(s)
@@ -269,6 +289,7 @@ func (r *Reconciler) open(ctx context.Context, w *work, s *decide.Snapshot) (tim
 		return 0, fmt.Errorf("creating remediation: %w", err)
 	}
 	r.Metrics.Opened.WithLabelValues(rem.Spec.Root.Code).Inc()
+	r.sure.Store(rem.UID, true)
 	w.rem = rem
 	return 0, nil
 }

@@ -22,7 +22,11 @@ import (
 
 // gather makes the snapshot a decision depends on: first what is cached, then what decide asks to look at.
 func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, error) {
-	s := &decide.Snapshot{Now: r.Clock.Now(), Remediation: w.rem, Node: w.node}
+	s := &decide.Snapshot{Now: r.Clock.Now(), Remediation: w.rem, Node: w.node, Cancelled: w.cancelled}
+	if w.rem != nil {
+		_, sure := r.sure.Load(w.rem.UID)
+		s.Unsure = !sure
+	}
 	if s.Node != nil && w.rem != nil && string(s.Node.UID) != w.rem.Spec.NodeUID {
 		s.Node = nil
 	}

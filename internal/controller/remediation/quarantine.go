@@ -29,6 +29,7 @@ func taint(rem *v1alpha1.Remediation) corev1.Taint {
 
 // quarantine puts on what the spec intends and the status does not list.
 func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot, st *v1alpha1.RemediationStatus) error {
+	r.sure.Delete(w.rem.UID) // until it is written down.
 	for _, q := range w.rem.Spec.Quarantine {
 		on := v1alpha1.Quarantined{Kind: q.Kind, Name: q.Name, DeviceID: q.DeviceID}
 		switch q.Kind {

@@ -28,6 +28,7 @@ func (r *Reconciler) record(ctx context.Context, w *work, s *decide.Snapshot) (t
 		if err := r.Client.Update(ctx, next); err != nil {
 			return 0, fmt.Errorf("letting go of remediation: %w", err)
 		}
+		r.sure.Delete(w.rem.UID)
 	}
 	w.done = true
 	// Whatever came after this incident on the node is looked at now.

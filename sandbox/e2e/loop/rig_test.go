@@ -420,7 +420,9 @@ func (r *rig) describe(rem *v1alpha1.Remediation) string {
 		err := r.admin.Get(r.ctx, client.ObjectKey{Name: r.node.Name}, h)
 		return fmt.Sprintf("no incident; nodehealth %+v (%v)", h.Status, err)
 	}
-	text := fmt.Sprintf("%s/%s: %s", rem.Status.Phase, rem.Status.Reason, rem.Status.Message)
+	root := rem.Spec.Root
+	text := fmt.Sprintf("%s, %s on %s since %s, %s/%s: %s", rem.Name, root.Code, root.Device, root.FirstSeen.Format("15:04:05"),
+		rem.Status.Phase, rem.Status.Reason, rem.Status.Message)
 	for _, e := range rem.Status.Timeline {
 		text += fmt.Sprintf("\n  %s %s/%s %s", e.At.Format("15:04:05"), e.Phase, e.Reason, e.Message)
 	}
