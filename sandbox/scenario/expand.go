@@ -46,6 +46,17 @@ func (w words) expect(e Expect) Expect {
 	return e
 }
 
+// step puts the words into what a narrator tells of a step.
+func (w words) step(s Step) Step {
+	s.Say = w.text(s.Say)
+	if s.Fault != nil {
+		f := *s.Fault
+		f.Node = w.text(f.Node)
+		s.Fault = &f
+	}
+	return s
+}
+
 // objects puts the words into objects.
 func (w words) objects(in []Object) ([]*unstructured.Unstructured, error) {
 	var out []*unstructured.Unstructured

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -173,9 +172,12 @@ func (g *guard) outcome(at time.Duration) Outcome {
 	o := Outcome{Name: g.Name, Part: "never", Seen: g.first == nil, At: seconds(at), Count: g.count}
 	if g.first != nil {
 		o.At, o.Evidence, o.Source, o.Fact = g.first.Seconds, g.first.String(), g.first.Source, g.first
-		o.Why = fmt.Sprintf("seen %d times, %s allowed", g.count, strings.TrimPrefix(wanted(0, most), "at most "))
+		o.Why = fmt.Sprintf("%d seen, %d allowed: %s", g.count, most, o.Evidence)
 		return o
 	}
-	o.Evidence = fmt.Sprintf("%d seen, %s allowed", g.count, wanted(0, most))
+	o.Evidence = "not once"
+	if most > 0 {
+		o.Evidence = fmt.Sprintf("%d seen, %d allowed", g.count, most)
+	}
 	return o
 }

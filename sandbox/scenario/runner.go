@@ -38,8 +38,8 @@ type Cluster interface {
 
 // Narrator tells people what happens. Its methods are called one after the other, never at the same time.
 type Narrator interface {
-	// Began is told first; words are the roles' nodes.
-	Began(s *Scenario, words map[string]string)
+	// Began is told first; words are the roles' nodes, and count says at any time how things are.
+	Began(s *Scenario, words map[string]string, count func(State) (int, string))
 	// Step is told when a step begins, with its words put in.
 	Step(at time.Duration, s *Step)
 	// Fact is told each fact, in order.
@@ -112,7 +112,7 @@ func (r *Runner) play(ctx context.Context) error {
 	}
 	r.voice = newVoice(ctx, r.narrator, r.tape)
 	defer r.voice.stop()
-	r.voice.say(func(n Narrator) { n.Began(r.scenario, r.words) })
+	r.voice.say(func(n Narrator) { n.Began(r.scenario, r.words, r.tape.Count) })
 	if err := r.arm(); err != nil {
 		return err
 	}
@@ -228,8 +228,7 @@ func (r *Runner) steps(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		r.mark(s.ID, false)
-		said := *s
-		said.Say = r.words.text(s.Say)
+		said := r.words.step(*s)
 		r.voice.say(func(n Narrator) { n.Step(r.tape.Since(), &said) })
 		seen, err := r.step(ctx, i, s)
 		if err != nil {
@@ -306,8 +305,11 @@ func (r *Runner) workload(ctx context.Context, w Workload) error {
 	return r.cluster.StartWorkload(ctx, w)
 }
 
+// breakIt injects a fault into each of its nodes at the same time.
 func (r *Runner) breakIt(ctx context.Context, f Fault) error {
-	for node := range strings.SplitSeq(r.words.text(f.Node), ",") {
+	nodes := strings.Split(r.words.text(f.Node), ",")
+	broken := make(chan error, len(nodes))
+	for _, node := range nodes {
 		slot, err := r.slot(ctx, node, f)
 		if err != nil {
 			return err
@@ -315,11 +317,13 @@ func (r *Runner) breakIt(ctx context.Context, f Fault) error {
 		if _, again := r.injected[node]; !again {
 			r.injected[node] = r.tape.Since()
 		}
-		if err := r.cluster.Break(ctx, node, slot, f); err != nil {
-			return fmt.Errorf("breaking %s: %w", node, err)
-		}
+		go func() { broken <- r.cluster.Break(ctx, node, slot, f) }()
 	}
-	return nil
+	var errs []error
+	for range nodes {
+		errs = append(errs, <-broken)
+	}
+	return errors.Join(errs...)
 }
 
 // slot finds the device to break, and remembers its name for ${device}.

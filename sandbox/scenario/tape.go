@@ -113,6 +113,13 @@ func (t *Tape) View(f func([]Fact, *World)) {
 	f(t.facts, t.world)
 }
 
+// Count counts what a state says, now.
+func (t *Tape) Count(s State) (int, string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.world.Count(s)
+}
+
 // Until calls look after each change, first at once, until it says true, or the tape fails, or ctx ends. It says whether
 // look did.
 func (t *Tape) Until(ctx context.Context, look func([]Fact, *World) bool) (bool, error) {

@@ -235,7 +235,10 @@ func actionOver(h *v1alpha1.NodeHealth) bool {
 	return a != nil && a.ID == h.Spec.Action.ID && a.State == v1alpha1.ActionDone
 }
 
-// app is what a pod is called by: its label app, else the Job it belongs to.
+// labelWorkload is how package workload labels what it starts.
+const labelWorkload = "sandbox.roundhouse.dev/workload"
+
+// app is what a pod is called by: its label app, else the workload or Job it belongs to.
 func app(p *corev1.Pod) string {
-	return cmp.Or(p.Labels["app"], p.Labels["app.kubernetes.io/name"], p.Labels["batch.kubernetes.io/job-name"])
+	return cmp.Or(p.Labels["app"], p.Labels["app.kubernetes.io/name"], p.Labels[labelWorkload], p.Labels["batch.kubernetes.io/job-name"])
 }

@@ -23,6 +23,8 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"up", "[--nodes N] [--gpus 8]", "start a cluster and keep it until Ctrl-C", runUp},
+		{"run", "SCENARIO... [--once] [--report FILE]", "play scenarios, and say whether all that is expected was seen", runRun},
+		{"scenarios", "", "list them", runScenarios},
 		{"inject", "FAULT NODE [DEVICE]", "break something in the cluster that up started", runInject},
 		{"kubeconfig", "", "print the path of its kubeconfig", runKubeconfig},
 	}

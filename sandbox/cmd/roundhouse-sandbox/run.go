@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/roundhouse-dev/roundhouse/sandbox/fleet"
+	"github.com/roundhouse-dev/roundhouse/sandbox/sandbox"
+	"github.com/roundhouse-dev/roundhouse/sandbox/scenario"
+	"github.com/roundhouse-dev/roundhouse/sandbox/scenarios"
+	"github.com/roundhouse-dev/roundhouse/sandbox/stage"
+)
+
+// errNotSeen says that a scenario was played and that something of it was not seen.
+var errNotSeen = errors.New("not everything that was expected was seen")
+
+// runOptions are what `run` was asked.
+type runOptions struct {
+	names  []string
+	nodes  int
+	once   bool
+	report string
+}
+
+// runRun plays scenarios on a cluster of its own, one after the other.
+func runRun(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, err := parseRun(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var list []*scenario.Scenario
+	for _, name := range o.names {
+		s, err := readScenario(name)
+		if err != nil {
+			return err
+		}
+		list = append(list, s)
+	}
+	return withSandbox(ctx, sandbox.Options{Fleet: fleetOf(list, o.nodes)}, stdout, func(ctx context.Context, s *sandbox.Sandbox, bar *sandbox.Bar) error {
+		bar.Done(s.Ready(), fleetText(s))
+		err := playAll(ctx, s, list, o.report, func() scenario.Narrator { return scenario.NewPlainNarrator(stdout) })
+		if o.once || ctx.Err() != nil {
+			return err
+		}
+		return errors.Join(err, linger(ctx, s, stdout))
+	})
+}
+
+func parseRun(args []string, stderr io.Writer) (runOptions, error) {
+	var o runOptions
+	set := flag.NewFlagSet("roundhouse-sandbox run", flag.ContinueOnError)
+	set.SetOutput(stderr)
+	set.IntVar(&o.nodes, "nodes", 0, "number of nodes; what the scenarios ask for by default")
+	set.BoolVar(&o.once, "once", false, "end when the scenarios have; without it the cluster stays until Ctrl-C")
+	set.StringVar(&o.report, "report", "", "write a JSON report to this file")
+	set.Usage = func() {
+		_, _ = fmt.Fprintf(stderr, "Usage: roundhouse-sandbox run SCENARIO... [--once] [--report FILE] [--nodes N]\n\n"+
+			"SCENARIO is one that `roundhouse-sandbox scenarios` lists, or a file. Exit code 0 only if all was seen.\n\n")
+		set.PrintDefaults()
+	}
+	// Names and flags may come in any order, as people write them.
+	for len(args) > 0 {
+		if err := set.Parse(args); err != nil {
+			return o, err
+		}
+		if args = set.Args(); len(args) > 0 {
+			o.names, args = append(o.names, args[0]), args[1:]
+		}
+	}
+	if len(o.names) == 0 {
+		return o, errors.New("name a scenario; `roundhouse-sandbox scenarios` lists them")
+	}
+	return o, nil
+}
+
+// readScenario reads a shipped scenario, or a file.
+func readScenario(name string) (*scenario.Scenario, error) {
+	if !strings.ContainsAny(name, "./") {
+		return scenarios.Get(name)
+	}
+	data, err := os.ReadFile(filepath.Clean(name))
+	if err != nil {
+		return nil, fmt.Errorf("reading a scenario: %w", err)
+	}
+	return scenario.Parse(name, data)
+}
+
+// fleetOf is a fleet that all the scenarios can be played on.
+func fleetOf(list []*scenario.Scenario, nodes int) fleet.Options {
+	var o fleet.Options
+	for _, s := range list {
+		o.Nodes = max(o.Nodes, s.Fleet.Nodes)
+		o.GPUs = max(o.GPUs, s.Fleet.GPUs)
+		o.RebootTakes = max(o.RebootTakes, s.Fleet.Reboot.Of())
+	}
+	if nodes > 0 {
+		o.Nodes = nodes
+	}
+	return o
+}
+
+func fleetText(s *sandbox.Sandbox) string {
+	o := s.Fleet().Options()
+	return fmt.Sprintf("%d nodes, %d GPUs, %d racks", o.Nodes, o.Nodes*o.GPUs, o.Racks())
+}
+
+// withSandbox starts a cluster with a progress bar, uses it and takes it down.
+func withSandbox(ctx context.Context, o sandbox.Options, stdout io.Writer, use func(context.Context, *sandbox.Sandbox, *sandbox.Bar) error) error {
+	bar := sandbox.NewBar(stdout)
+	o.Progress = bar.Show
+	starting, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not ready after %s", startTimeout))
+	defer cancel()
+	s, err := sandbox.Start(starting, o)
+	if err != nil {
+		bar.Clear()
+		return fmt.Errorf("starting the sandbox: %w", err)
+	}
+	err = use(ctx, s, bar)
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return errors.Join(err, s.Stop(ending))
+}
+
+// playAll plays scenarios one after the other, and writes their reports.
+func playAll(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario, report string, narrator func() scenario.Narrator) error {
+	var reports []*scenario.Report
+	var errs []error
+	for _, one := range list {
+		r, err := scenario.NewRunner(one, stage.On(s), narrator()).Run(ctx)
+		reports = append(reports, r)
+		if err == nil && !r.Passed {
+			err = errNotSeen
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("scenario %s: %w", one.Name, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if report != "" {
+		errs = append(errs, scenario.WriteReports(report, reports))
+	}
+	return errors.Join(errs...)
+}
+
+// linger keeps the cluster until Ctrl-C.
+func linger(ctx context.Context, s *sandbox.Sandbox, stdout io.Writer) error {
+	if _, err := fmt.Fprintf(stdout, "export KUBECONFIG=%s\nCtrl-C ends it, and leaves nothing.\n", s.Kubeconfig()); err != nil {
+		return fmt.Errorf("writing to the terminal: %w", err)
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-s.Exited():
+		return err
+	}
+}
+
+// runScenarios lists the scenarios.
+func runScenarios(_ context.Context, args []string, stdout, _ io.Writer) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q", args[0])
+	}
+	names, err := scenarios.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		s, err := scenarios.Get(name)
+		if err != nil {
+			return err
+		}
+		text := fmt.Sprintf("%s: %s\n", s.Name, s.Title)
+		for _, line := range scenario.Fold(s.About, scenario.Width-2) {
+			text += "  " + line + "\n"
+		}
+		text += fmt.Sprintf("  %d nodes at least; ends after %s at most; compressed: %s\n\n", s.Fleet.Nodes, s.Timeout.Of().Round(time.Second), s.Compressed)
+		if _, err := io.WriteString(stdout, text); err != nil {
+			return fmt.Errorf("writing to the terminal: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+// Package stage plays scenarios on a sandbox: it does on a running [sandbox.Sandbox] what a scenario's steps say.
+package stage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/roundhouse-dev/roundhouse/internal/cli"
+	"github.com/roundhouse-dev/roundhouse/sandbox/fleet"
+	"github.com/roundhouse-dev/roundhouse/sandbox/sandbox"
+	"github.com/roundhouse-dev/roundhouse/sandbox/scenario"
+	"github.com/roundhouse-dev/roundhouse/sandbox/workload"
+)
+
+// Stage is a sandbox that scenarios are played on; it is a [scenario.Cluster].
+type Stage struct{ sandbox *sandbox.Sandbox }
+
+// On makes a stage of a running sandbox.
+func On(s *sandbox.Sandbox) *Stage { return &Stage{sandbox: s} }
+
+// AdminConfig is an administrator's client configuration.
+func (s *Stage) AdminConfig() *rest.Config { return s.sandbox.AdminConfig() }
+
+// Apply applies objects by server-side apply.
+func (s *Stage) Apply(ctx context.Context, objects ...*unstructured.Unstructured) error {
+	return s.sandbox.ControlPlane().ApplyObjects(ctx, objects...)
+}
+
+// Delete deletes objects; one that is not there is no error.
+func (s *Stage) Delete(ctx context.Context, objects ...*unstructured.Unstructured) error {
+	var errs []error
+	for _, o := range objects {
+		err := s.sandbox.Client().Delete(ctx, o.DeepCopy(), client.PropagationPolicy(metav1.DeletePropagationBackground))
+		if client.IgnoreNotFound(err) != nil {
+			errs = append(errs, fmt.Errorf("deleting %s %s: %w", o.GetKind(), o.GetName(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// StartWorkload starts what tenants run; it does not wait for it.
+func (s *Stage) StartWorkload(ctx context.Context, w scenario.Workload) error {
+	return workload.Run(ctx, s.sandbox.Client(), workloadOf(w))
+}
+
+// EndWorkload deletes it.
+func (s *Stage) EndWorkload(ctx context.Context, w scenario.Workload) error {
+	return workload.Delete(ctx, s.sandbox.Client(), workloadOf(w))
+}
+
+func workloadOf(w scenario.Workload) workload.Workload {
+	return workload.Workload{
+		Kind: workload.Kind(w.Kind), Name: w.Name, Namespace: w.Namespace, Count: w.Count, GPUs: w.GPUs, RunFor: w.RunFor.Of(),
+		MinAvailable: w.MinAvailable, Node: w.Node, NodeSelector: w.NodeSelector, DevicePlugin: w.DevicePlugin, Labels: w.Labels,
+		Annotations: w.Annotations,
+	}
+}
+
+// DeviceOf finds the device that a pod on a node holds: the first of its first claim.
+func (s *Stage) DeviceOf(ctx context.Context, node string, ref scenario.PodRef) (int, string, error) {
+	pods := &corev1.PodList{}
+	if err := s.sandbox.Client().List(ctx, pods, client.InNamespace(ref.Namespace), client.MatchingLabels{"app": ref.App}); err != nil {
+		return 0, "", fmt.Errorf("looking for pod %s/%s: %w", ref.Namespace, ref.App, err)
+	}
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		if p.Spec.NodeName != node || p.DeletionTimestamp != nil {
+			continue
+		}
+		for _, c := range p.Status.ResourceClaimStatuses {
+			if c.ResourceClaimName != nil {
+				return s.deviceOfClaim(ctx, node, p.Namespace, *c.ResourceClaimName)
+			}
+		}
+	}
+	return 0, "", fmt.Errorf("no pod of app %s in namespace %s holds a device of node %s", ref.App, ref.Namespace, node)
+}
+
+func (s *Stage) deviceOfClaim(ctx context.Context, node, namespace, name string) (int, string, error) {
+	claim := &resourcev1.ResourceClaim{}
+	if err := s.sandbox.Client().Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, claim); err != nil {
+		return 0, "", fmt.Errorf("reading claim %s: %w", name, err)
+	}
+	if claim.Status.Allocation == nil || len(claim.Status.Allocation.Devices.Results) == 0 {
+		return 0, "", fmt.Errorf("claim %s/%s has no device", namespace, name)
+	}
+	device := claim.Status.Allocation.Devices.Results[0].Device
+	slices := &resourcev1.ResourceSliceList{}
+	if err := s.sandbox.Client().List(ctx, slices, client.MatchingFields{resourcev1.ResourceSliceSelectorNodeName: node}); err != nil {
+		return 0, "", fmt.Errorf("listing the ResourceSlices of %s: %w", node, err)
+	}
+	for i := range slices.Items {
+		for _, d := range slices.Items[i].Spec.Devices {
+			if a, ok := d.Attributes["slot"]; ok && d.Name == device && a.StringValue != nil {
+				slot, err := strconv.Atoi(*a.StringValue)
+				if err != nil {
+					return 0, "", fmt.Errorf("device %s of %s: its slot is no number: %w", device, node, err)
+				}
+				return slot, device, nil
+			}
+		}
+	}
+	return 0, "", fmt.Errorf("no ResourceSlice of %s offers device %s", node, device)
+}
+
+// Break injects a fault into one node.
+func (s *Stage) Break(ctx context.Context, node string, slot int, f scenario.Fault) error {
+	return s.sandbox.Fleet().Inject(ctx, fleet.Injection{
+		Fault: f.Kind, Node: node, Device: slot, Count: f.Lines, HealsAfter: f.HealsAfter, Relapses: f.Relapses,
+		RelapseAfter: f.RelapseAfter.Of(),
+	})
+}
+
+// KillController ends the leading controller as a crash would.
+func (s *Stage) KillController(ctx context.Context) error {
+	leader, err := s.sandbox.Leader(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for the leader: %w", err)
+	}
+	if leader == nil {
+		return errors.New("no controller leads")
+	}
+	return leader.Kill(ctx)
+}
+
+// StartController starts one more controller.
+func (s *Stage) StartController(ctx context.Context) error {
+	_, err := s.sandbox.StartController(ctx)
+	return err
+}
+
+// Roundhouse runs a command line of kubectl-roundhouse, in this process and with the code of the plugin.
+func (s *Stage) Roundhouse(ctx context.Context, args ...string) (string, error) {
+	var out bytes.Buffer
+	code := cli.Run(ctx, append(args, "--kubeconfig", s.sandbox.Kubeconfig()), cli.Options{
+		In: strings.NewReader(""), Out: &out, Err: &out, Getenv: os.Getenv,
+	})
+	if code != cli.ExitOK {
+		return out.String(), fmt.Errorf("exit code %d", code)
+	}
+	return out.String(), nil
+}
