@@ -87,11 +87,18 @@ func TestChart(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a mode that does not exist is refused", func(t *testing.T) {
-		if _, err := helmTemplate(t, "--set", "mode=aggressive"); err == nil || !strings.Contains(err.Error(), "mode") {
-			t.Errorf("got %v, want an error about mode", err)
-		}
-	})
+	for values, want := range map[string]string{
+		"mode=aggressive":                          "value must be one of 'observe', 'quarantine', 'remediate'",
+		"mode=remediate,agent.privileged=false":    "mode remediate needs agent.privileged",
+		"agent.dailyLimit=1000":                    "maximum: got 1,000, want 64",
+		"controller.alertmanagerURL=http://a.test": "additional properties 'alertmanagerURL' not allowed",
+	} {
+		t.Run("refused: "+values, func(t *testing.T) {
+			if _, err := helmTemplate(t, "--set", values); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		})
+	}
 }
 
 // checkRight asks the API server what the controller's service account may do.
