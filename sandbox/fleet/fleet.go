@@ -333,7 +333,7 @@ type State struct {
 	Name, BootID string
 	// Up is false while the node reboots.
 	Up bool
-	// Reboots counts the boots since the start, but for the first.
+	// Reboots counts the boots that are over, the first not among them.
 	Reboots int
 	// AgentUp says whether the agent's process runs.
 	AgentUp bool
@@ -353,7 +353,7 @@ func (f *Fleet) State(ctx context.Context, name string) (State, bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return State{Name: name, BootID: id, Up: n.up, Reboots: n.machine.Reboots(), AgentUp: n.agent != nil, Since: n.since}, true
+	return State{Name: name, BootID: id, Up: n.up, Reboots: n.boot, AgentUp: n.agent != nil, Since: n.since}, true
 }
 
 // DeviceID returns the identity of the device in a slot of a node, as NodeHealth names it; false when there is none.
