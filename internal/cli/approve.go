@@ -89,6 +89,9 @@ func (a *app) approve(ctx context.Context, f *approveFlags, node string) error {
 	if err != nil {
 		return err
 	}
+	if open.Spec.Cancel {
+		return &foundError{what: fmt.Sprintf("incident %s of node %q is being cancelled; there is nothing to approve", open.Name, node)}
+	}
 	by, err := c.by(ctx, f.by)
 	if err != nil {
 		return err

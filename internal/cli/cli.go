@@ -77,7 +77,7 @@ func usage(format string, args ...any) error {
 // Run runs one command line, without the program's name, and returns its exit code.
 func Run(ctx context.Context, args []string, options Options) int {
 	options = options.withDefaults()
-	command := New(options)
+	command := New(options) //nolint:contextcheck // cobra hands ExecuteContext's context to each command
 	command.SetArgs(args)
 	err := command.ExecuteContext(ctx)
 	var found *foundError

@@ -32,7 +32,7 @@ func TestUntilReadsTimesAsPeopleWriteThem(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			at, err := deadline(0, c.in, now, tokyo)
-			got := ""
+			var got string
 			if err != nil {
 				got = err.Error()
 			} else {

@@ -68,8 +68,8 @@ func (s *Snapshot) next(r *v1alpha1.Remediation, w *Why) []string {
 		return said("over, if there is no relapse", afterRelapse(step))
 	case v1alpha1.PhaseEscalated:
 		return []string{
-			"nothing by itself; when a human has seen to it: kubectl roundhouse release " + s.Name,
-			"or let it try once more: kubectl roundhouse approve " + s.Name + " --retry",
+			"when the fault is gone, as after the part was replaced, it is verified and returned without a word",
+			"to let it try once more: kubectl roundhouse approve " + s.Name + " --retry",
 		}
 	default:
 		return said(step)
@@ -177,6 +177,9 @@ func atRisk(r *v1alpha1.Remediation) []string {
 // waiting says what keeps the next step from happening, live: an incident's own words are as old as its last decision.
 func (s *Snapshot) waiting(r *v1alpha1.Remediation, w *Why) []Fact {
 	var out []Fact
+	if r.Spec.Cancel {
+		out = append(out, Fact{Text: "it has been cancelled, and the controller has not ended it yet"})
+	}
 	if w.Message != "" {
 		out = append(out, Fact{Text: w.Message, Since: w.Since})
 	}
@@ -250,7 +253,8 @@ func (s *Snapshot) budget(b *v1alpha1.NodeDisruptionBudget) string {
 	if len(nodes) > 0 {
 		out += " (" + text.Bounded(nodes, maxDevices) + ")"
 	}
-	return out
+	// Counting these would mean to list every node; the controller has, and its message names them.
+	return out + "; others' outages count too"
 }
 
 // holding says whether brake and holds are in the way; also that they are not.

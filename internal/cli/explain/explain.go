@@ -175,6 +175,7 @@ func (s *Snapshot) meaning(r *v1alpha1.Remediation, w *Why) string {
 		if n := len(s.holds()); n > 0 {
 			return meanings[Healthy] + "; held all the same"
 		}
+	default:
 	}
 	return meanings[w.State]
 }
