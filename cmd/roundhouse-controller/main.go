@@ -9,8 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	// Windows of policies name time zones, and a minimal image has no database of them.
-	_ "time/tzdata"
+	_ "time/tzdata" // Windows of policies name time zones, and a minimal image has no database of them.
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"

@@ -146,10 +146,10 @@ func (a *actor) writer() client.Client {
 			return nil
 		},
 		Create: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.CreateOption) error {
-			return a.write(func() error { return c.Create(ctx, obj, opts...) })
+			return a.write(ctx, func() error { return c.Create(ctx, obj, opts...) })
 		},
 		SubResourceUpdate: func(ctx context.Context, c client.Client, _ string, obj client.Object, opts ...client.SubResourceUpdateOption) error {
-			return a.write(func() error {
+			return a.write(ctx, func() error {
 				if a.world.brokenSwap {
 					now := &v1alpha1.NodeDisruptionBudget{}
 					if err := c.Get(ctx, client.ObjectKeyFromObject(obj), now); err != nil {
@@ -161,20 +161,20 @@ func (a *actor) writer() client.Client {
 			})
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch, opts ...client.PatchOption) error {
-			return a.write(func() error { return c.Patch(ctx, obj, patch, opts...) })
+			return a.write(ctx, func() error { return c.Patch(ctx, obj, patch, opts...) })
 		},
 	})
 }
 
 // write is one write: an actor can be killed before it, and after it.
-func (a *actor) write(do func() error) error {
+func (a *actor) write(ctx context.Context, do func() error) error {
 	if err := a.call(); err != nil {
 		return err
 	}
 	if err := do(); err != nil {
 		return err
 	}
-	a.world.check()
+	a.world.check(ctx)
 	return a.call()
 }
 
@@ -276,12 +276,11 @@ func (a *actor) finish(ctx context.Context, rem *v1alpha1.Remediation, node *cor
 
 // status writes a Remediation's status, always guarded: it is not what is tested here.
 func (a *actor) status(ctx context.Context, rem *v1alpha1.Remediation) error {
-	return a.write(func() error { return a.world.api.Status().Update(ctx, rem) })
+	return a.write(ctx, func() error { return a.world.api.Status().Update(ctx, rem) })
 }
 
 // check holds the API against what must always be true.
-func (w *world) check() {
-	ctx := w.t.Context()
+func (w *world) check(ctx context.Context) {
 	var nodes corev1.NodeList
 	var budgets v1alpha1.NodeDisruptionBudgetList
 	var rems v1alpha1.RemediationList

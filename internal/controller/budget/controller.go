@@ -28,8 +28,9 @@ import (
 const (
 	// ConditionValid says whether a budget can be read.
 	ConditionValid = "Valid"
-	// ReasonReadable and ReasonUnreadable are its reasons.
-	ReasonReadable   = "Readable"
+	// ReasonReadable: selector and numbers can be read.
+	ReasonReadable = "Readable"
+	// ReasonUnreadable: they cannot, and the budget grants nothing.
 	ReasonUnreadable = "Unreadable"
 
 	// lookAgain is how often reservations are compared with what they are for.
