@@ -25,6 +25,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/budget"
 )
 
+// The condition that the loop keeps on budgets, its reasons, and how patient the loop is.
 const (
 	// ConditionValid says whether a budget can be read.
 	ConditionValid = "Valid"
