@@ -288,7 +288,7 @@ func (p *plugin) checkPreflight() {
 	a := p.run(1, "check", "--cluster")
 	a.says(p.t, "v1.37", "DaemonSet default/nvidia-driver-daemonset does not tolerate roundhouse.dev/quarantined",
 		"{key: roundhouse.dev/quarantined, operator: Exists, effect: NoSchedule}", "default/log-shipper", "on nodes with accelerators 1 DaemonSet does not tolerate", "kured is here (DaemonSet default/kured)",
-		"no agent has reported on 1 node with accelerators: bare", "the agent is silent on 1 node", "no policy selects 1 node", "must be fixed")
+		"no agent has reported on 1 node with accelerators: bare", "the agent is silent, or the controller does not vouch for it, on 1 node", "no policy selects 1 node", "must be fixed")
 	if strings.Contains(a.out, "nvidia-device-plugin") {
 		p.t.Error("a DaemonSet that tolerates the taint is blamed")
 	}

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/claim"
 	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 )
@@ -259,7 +260,7 @@ func (s *Snapshot) budget(b *v1alpha1.NodeDisruptionBudget) string {
 
 // holding says whether brake and holds are in the way; also that they are not.
 func (s *Snapshot) holding(r *v1alpha1.Remediation) []Fact {
-	out := s.holdFacts()
+	out := append(s.holdFacts(), s.foreign()...)
 	policy := s.policyOf(r)
 	if policy != nil && policy.Status.Brake != nil && policy.Status.Brake.State == v1alpha1.BrakeHolding {
 		b := policy.Status.Brake
@@ -272,10 +273,26 @@ func (s *Snapshot) holding(r *v1alpha1.Remediation) []Fact {
 	if r == nil {
 		return out
 	}
-	if len(out) == 0 {
-		return []Fact{{Text: "brake: released; holds: none"}}
+	if len(s.holds()) == 0 {
+		return append(out, Fact{Text: "brake: released; holds: none"})
 	}
 	return append(out, Fact{Text: "brake: released"})
+}
+
+// foreign says who else works on the node, or keeps others' hands off it.
+func (s *Snapshot) foreign() []Fact {
+	if s.Node == nil {
+		return nil
+	}
+	var out []Fact
+	for _, c := range claim.Foreign(s.Node) {
+		fact := Fact{Text: "left to " + text.Clean(c.By) + ": " + text.Clean(c.What)}
+		if !c.Since.IsZero() {
+			fact.Since = &metav1.Time{Time: c.Since}
+		}
+		out = append(out, fact)
+	}
+	return out
 }
 
 func (s *Snapshot) holdFacts() []Fact {

@@ -98,15 +98,15 @@ func (s *Snapshot) stateWithoutIncident() State {
 	if s.Health == nil || s.Health.Status.Summary == "" {
 		return NoAgent
 	}
-	if fresh, condition := s.reporting(); !fresh && condition != nil {
+	if fresh, _ := s.reporting(); !fresh {
 		return Unknown
 	}
 	switch s.Health.Status.Summary {
-	case v1alpha1.SummaryHealthy, v1alpha1.SummaryActing:
+	case v1alpha1.SummaryHealthy:
 		return Healthy
 	case v1alpha1.SummaryFaulty:
 		return Faulty
-	case v1alpha1.SummaryUnknown:
+	case v1alpha1.SummaryUnknown, v1alpha1.SummaryActing:
 	}
 	return Unknown
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/claim"
 	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 )
@@ -201,6 +202,10 @@ func cases() map[string]Snapshot {
 			s.Node.Status.Conditions[0].Status = corev1.ConditionUnknown
 			s.Node.Status.Conditions[0].LastTransitionTime = ago(20 * time.Minute)
 			s.Node.Status.Conditions[0].Message = "no word from the agent for 3m"
+		}),
+		"unknown-without-controller": off(func(s *Snapshot) { s.Node.Status.Conditions = nil }),
+		"healthy-and-somebody-elses": off(func(s *Snapshot) {
+			s.Node.Annotations = map[string]string{claim.AnnotationKuredReboot: "2026-11-23T01:00:00Z"}
 		}),
 		"no-agent":                off(func(s *Snapshot) { s.Health.Status = v1alpha1.NodeHealthStatus{}; s.Node.Status.Conditions = nil }),
 		"no-nodehealth":           off(func(s *Snapshot) { s.Health = nil; s.Node.Status.Conditions = nil }),

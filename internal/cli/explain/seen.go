@@ -220,20 +220,25 @@ func short(hash string) string {
 // notSeen lists what could not be looked at; none of it is used as evidence.
 func (s *Snapshot) notSeen() []Fact {
 	var out []Fact
-	if fresh, condition := s.reporting(); !fresh && condition != nil {
+	fresh, condition := s.reporting()
+	switch {
+	case s.Node == nil:
+	case s.Health == nil:
+		out = append(out, Fact{Text: "there is no NodeHealth for this node: the controller is not running, or its --node-selector leaves the node out"})
+	case s.Health.Status.Summary == "":
+		out = append(out, Fact{Text: "no agent has reported since the NodeHealth was created; none is meant to where there are no accelerators", Since: &s.Health.CreationTimestamp},
+			Fact{Text: "else see its pod: kubectl get pods -A --field-selector spec.nodeName=" + s.Name})
+	case condition == nil:
+		out = append(out, Fact{Text: "the controller does not vouch for the agent (no condition " + v1alpha1.ConditionReporting + "): is it running?"})
+	}
+	if !fresh && condition != nil {
 		out = append(out, Fact{
 			Text:  strings.TrimSuffix("the agent does not report: "+text.Clean(condition.Message), ": "),
 			Since: &condition.LastTransitionTime,
 		})
 	}
 	if s.Health == nil {
-		if s.Node != nil {
-			out = append(out, Fact{Text: "there is no NodeHealth for this node: the controller is not running, or the node has no accelerator it knows of"})
-		}
 		return out
-	}
-	if s.Health.Status.Summary == "" {
-		out = append(out, Fact{Text: "the agent has not reported since the NodeHealth was created; is its pod running? kubectl get pods -A --field-selector spec.nodeName=" + s.Name, Since: &s.Health.CreationTimestamp})
 	}
 	for _, c := range s.Health.Status.Checks {
 		if c.Result != "Unknown" {

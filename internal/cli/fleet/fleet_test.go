@@ -84,7 +84,8 @@ func busy() Snapshot {
 		}
 		s.Nodes, s.Healths = append(s.Nodes, n), append(s.Healths, h)
 	}
-	s.Nodes = append(s.Nodes, Node{Name: "cpu-0"}, node("lone", "lab", ""))
+	// The controller gives every node a NodeHealth, those without accelerators too.
+	s.Nodes, s.Healths = append(s.Nodes, Node{Name: "cpu-0"}, node("lone", "lab", "")), append(s.Healths, Health{Name: "cpu-0"})
 	s.Remediations = append(s.Remediations, open("over", v1alpha1.PhaseSucceeded, time.Hour, ""), open("lone", v1alpha1.PhaseEscalated, 50*time.Hour, "replace the device and send the old one back; the proof is in the incident, and the ticket is with the vendor"))
 	s.Policies = []v1alpha1.RemediationPolicy{policy("lab", 0, v1alpha1.ModeObserve, "nowhere"), policy("training", 100, v1alpha1.ModeRemediate, "training")}
 	s.Policies[0].Status.Conditions[0] = metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: "Invalid", Message: "spec.rules[0]: no"}

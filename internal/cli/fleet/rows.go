@@ -63,8 +63,10 @@ func RowOf(node *corev1.Node) Node {
 
 // out says why a node is out of service, by what shows on it; a node of ours is told by its reservation.
 func out(node *corev1.Node) string {
-	if foreign := claim.Foreign(node); len(foreign) > 0 {
-		return foreign[0].By
+	for _, foreign := range claim.Foreign(node) {
+		if foreign.InProgress {
+			return foreign.By
+		}
 	}
 	if node.Spec.Unschedulable {
 		return "cordoned"

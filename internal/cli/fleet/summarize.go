@@ -59,7 +59,7 @@ func (s *Snapshot) count(st *Status) {
 	for i := range s.Nodes {
 		node := &s.Nodes[i]
 		health := healths[node.Name]
-		if health == nil && node.Accelerators == 0 && !node.Labelled {
+		if !node.accelerated(health) {
 			continue
 		}
 		st.Nodes.Total++
@@ -83,8 +83,15 @@ func (s *Snapshot) count(st *Status) {
 	slices.Sort(st.Coverage.Silent)
 }
 
+// accelerated says whether a node has accelerators, or an agent that could know. The controller gives every node a
+// NodeHealth; one that no agent has ever written says nothing.
+func (n *Node) accelerated(health *Health) bool {
+	return n.Accelerators > 0 || n.Labelled || n.Reporting != "" || health != nil && (health.Summary != "" || health.Devices.Total > 0)
+}
+
+// silent says whether an agent's word cannot be taken: it never spoke, or nobody vouches that its word is fresh.
 func (s *Snapshot) silent(node *Node, health *Health) bool {
-	return health == nil || health.Summary == "" || node.Reporting != "" && node.Reporting != corev1.ConditionTrue
+	return health == nil || health.Summary == "" || node.Reporting != corev1.ConditionTrue
 }
 
 func (st *Status) add(health *Health) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -146,7 +147,7 @@ func (s *Snapshot) accelerated() []fleet.Node {
 	}
 	var out []fleet.Node
 	for _, n := range s.Nodes {
-		if n.Accelerators > 0 || n.Labelled || known[n.Name] || s.SliceDevices[n.Name] > 0 {
+		if n.Accelerators > 0 || n.Labelled || n.Reporting != "" || known[n.Name] || s.SliceDevices[n.Name] > 0 {
 			out = append(out, n)
 		}
 	}
@@ -163,7 +164,7 @@ func agents(s *Snapshot) []Finding {
 		switch {
 		case !reports[n.Name]:
 			silent = append(silent, n.Name)
-		case n.Reporting != "" && n.Reporting != "True":
+		case n.Reporting != corev1.ConditionTrue:
 			stale = append(stale, n.Name)
 		}
 	}
@@ -174,7 +175,7 @@ func agents(s *Snapshot) []Finding {
 			Fix: []string{"see that DaemonSet roundhouse-agent selects and tolerates them: kubectl get pods -A -o wide | grep roundhouse-agent"}})
 	}
 	if len(stale) > 0 {
-		out = append(out, Finding{Severity: Must, What: fmt.Sprintf("the agent is silent on %s: %s",
+		out = append(out, Finding{Severity: Must, What: fmt.Sprintf("the agent is silent, or the controller does not vouch for it, on %s: %s",
 			text.Count(len(stale), "node", "nodes"), text.Bounded(stale, namesShown)),
 			Fix: []string{"kubectl roundhouse why " + stale[0]}})
 	}

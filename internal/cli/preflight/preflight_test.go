@@ -61,7 +61,7 @@ func TestFindings(t *testing.T) {
 		"an old server":             {func(s *Snapshot) { s.Minor, s.Server = 31, "v1.31.0" }, []string{"Must server: Kubernetes v1.31.0 is older than 1.32"}},
 		"the kinds are not there":   {func(s *Snapshot) { s.Groups = nil }, []string{"Must kinds: the kinds of roundhouse.dev are not served"}},
 		"no agent ever reported":    {func(s *Snapshot) { s.Healths = nil }, []string{"Must agents: no agent has reported on 1 node with accelerators: gpu-1"}},
-		"an agent fell silent":      {func(s *Snapshot) { s.Nodes[0].Reporting = corev1.ConditionUnknown }, []string{"Must agents: the agent is silent on 1 node: gpu-1"}},
+		"an agent fell silent":      {func(s *Snapshot) { s.Nodes[0].Reporting = corev1.ConditionUnknown }, []string{"Must agents: the agent is silent, or the controller does not vouch for it, on 1 node: gpu-1"}},
 		"a policy is not accepted":  {func(s *Snapshot) { s.Policies[0].Status.Conditions[0].Status = metav1.ConditionFalse }, []string{"Must policies: policy all is not accepted, so its nodes are observed only"}},
 		"no policy selects a node":  {func(s *Snapshot) { s.Policies[0].Spec.NodeSelector.MatchLabels = map[string]string{"a": "b"} }, []string{"Should policies: no policy selects 1 node with accelerators: gpu-1; observed only"}},
 		"a node known by its slice": {func(s *Snapshot) { s.SliceDevices = map[string]int{"cpu-1": 8} }, []string{"Must agents: no agent has reported on 1 node with accelerators: cpu-1"}},
