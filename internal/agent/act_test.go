@@ -68,6 +68,9 @@ func TestRebootIsDoneOnceAndSaid(t *testing.T) {
 	if diff := cmp.Diff([]string{"Accepted", "Started", "Done"}, states); diff != "" {
 		t.Errorf("states (-want +got):\n%s", diff)
 	}
+	if got := b.server.count("put status"); got != 4 {
+		t.Errorf("got %d writes of the status, want the first, Accepted, Started and Done: %v", got, b.server.calls)
+	}
 	b.wantReboots(1)
 	b.wantAnswer("a-1", v1alpha1.ResultSucceeded, v1alpha1.ActionReasonRebooted)
 	status := b.server.get().Status
@@ -272,6 +275,152 @@ func TestFrozenAfterStartedReadsAgain(t *testing.T) {
 	b.step(time.Minute)
 	b.wantReboots(0)
 	b.wantAnswer("a-1", v1alpha1.ResultRefused, v1alpha1.ActionReasonHeld)
+}
+
+func TestDeadlineThatPassesWhileStartedIsWritten(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.askReboot("a-1")
+	b.node.Observe(b.server.ask(func(s *v1alpha1.NodeHealthSpec) {
+		s.Action.NotAfter = metav1.NewTime(b.clock.Now().Add(5 * time.Second))
+	}))
+	puts := 0
+	b.server.after = func(call string) error {
+		if call == "put status" {
+			if puts++; puts == 2 {
+				b.clock.Step(10 * time.Second)
+			}
+		}
+		return nil
+	}
+	b.step(time.Minute)
+	b.wantReboots(0)
+	b.wantAnswer("a-1", v1alpha1.ResultRefused, v1alpha1.ActionReasonExpired)
+}
+
+func TestWatchThatIsQuickerThanTheLiveReadDoesNotLetACancelledActThrough(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.askReboot("a-1")
+	b.options.Machine = saving{b.machine, func() { // between the decision and Started
+		b.node.Observe(b.server.ask(func(s *v1alpha1.NodeHealthSpec) { s.Action = nil }))
+	}}
+	b.node.o.Machine = b.options.Machine
+	b.step(time.Minute)
+	b.wantReboots(0)
+	b.wantAnswer("a-1", v1alpha1.ResultRefused, v1alpha1.ActionReasonWithdrawn)
+}
+
+// saving is a machine on which something happens while the journal is written.
+type saving struct {
+	*fake.Machine
+	meanwhile func()
+}
+
+func (m saving) Save(ctx context.Context, name string, data []byte) error {
+	m.meanwhile()
+	return m.Machine.Save(ctx, name, data)
+}
+
+func TestFenceIsRememberedAcrossRestarts(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	for range 5 {
+		b.server.ask(func(*v1alpha1.NodeHealthSpec) {})
+	}
+	b.askReboot("a-1")
+	b.step(time.Minute)
+	b.wantReboots(1)
+	// The API server is restored from a backup: the fence and the versions are those of before.
+	b.server.mu.Lock()
+	h := b.server.load()
+	h.Spec.Fence, h.Spec.Action, b.server.version = 1, nil, 10
+	b.server.store(h)
+	b.server.mu.Unlock()
+	b.restart()
+	b.askReboot("a-2")
+	b.step(time.Minute)
+	b.wantReboots(1)
+	b.wantAnswer("a-2", v1alpha1.ResultRefused, v1alpha1.ActionReasonStaleFence)
+}
+
+func TestStoppedAgentSaysNothingOfAnActThatRuns(t *testing.T) {
+	for name, stop := range map[string]bool{"stopped": true, "not stopped": false} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.step(time.Minute)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			running := make(chan struct{})
+			b.node.o.Executors = map[v1alpha1.ActionType]Executor{v1alpha1.ActionReboot: doing(func(context.Context) error {
+				close(running)
+				if stop {
+					cancel()
+				}
+				return errors.New("terminated")
+			})}
+			b.askReboot("a-1")
+			for range 3 {
+				b.node.Step(ctx)
+			}
+			<-running
+			b.settle()
+			if e, _ := b.node.journal.find("a-1"); (e.Result == "") != stop {
+				t.Errorf("the journal says %+v", e)
+			}
+		})
+	}
+}
+
+func TestActThatTakesLongIsDoneOnce(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	calls := make(chan struct{}, 100)
+	b.node.o.Executors = map[v1alpha1.ActionType]Executor{v1alpha1.ActionReboot: doing(func(ctx context.Context) error {
+		calls <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	})}
+	b.askReboot("a-1")
+	for range 50 {
+		b.node.Step(t.Context())
+		b.clock.Step(30 * time.Second)
+	}
+	<-calls
+	if got := len(calls); got != 0 {
+		t.Errorf("begun %d times more", got)
+	}
+	if got := b.server.get().Status.Action.State; got != v1alpha1.ActionStarted {
+		t.Errorf("state is %s", got)
+	}
+}
+
+func TestStartedByAnAgentThatDiedAndWithdrawnIsInterrupted(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.become(&mortal{left: 3})
+	b.askReboot("a-1")
+	b.step(2 * time.Second)
+	b.server.ask(func(s *v1alpha1.NodeHealthSpec) { s.Action = nil })
+	b.become(&mortal{left: 1 << 30})
+	b.step(time.Minute)
+	b.wantReboots(0)
+	b.wantAnswer("a-1", v1alpha1.ResultInterrupted, v1alpha1.ActionReasonAgentRestarted)
+}
+
+func TestRoundAfterAFailedActIsPrompt(t *testing.T) {
+	b := newBench(t, func(o *Options) {
+		o.Executors = map[v1alpha1.ActionType]Executor{
+			v1alpha1.ActionReboot: doing(func(context.Context) error { return errors.New("not permitted") }),
+		}
+	})
+	b.step(time.Minute)
+	b.askReboot("a-1")
+	b.step(0)
+	b.step(5 * time.Second)
+	if r := b.server.get().Status.CompletedRound; r.AfterAction != "a-1" {
+		t.Errorf("no round within 5s: %+v", r)
+	}
 }
 
 func TestRebootThatNeverComes(t *testing.T) {

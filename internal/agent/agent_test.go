@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -315,4 +316,50 @@ func TestRestartInTheSameBootTakesNothingBack(t *testing.T) {
 	if got := b.server.get().Status.Faults[0].FirstSeen; !got.Time.Equal(began) {
 		t.Errorf("a restart moved firstSeen to %s", got)
 	}
+}
+
+func TestRestartOfABlindAgentKeepsTheCompletedRound(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.check.does(func(context.Context) health.Result {
+		return health.CouldNotLook(health.ReasonCannotRead, errors.New("no such file"), nil)
+	})
+	b.restart()
+	b.step(time.Minute)
+	b.wantSummary(v1alpha1.SummaryUnknown)
+	if r := b.server.get().Status.CompletedRound; r == nil || r.BootID != bootID {
+		t.Errorf("completed round is %+v", r)
+	}
+}
+
+func TestWatchThatLagsCostsNothing(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	old := b.server.get()
+	b.check.finds(offTheBus)
+	b.node.Wake()
+	b.node.Step(t.Context())
+	b.node.Observe(old)
+	b.check.finds()
+	reads := b.server.count("get nodehealth")
+	for range 10 {
+		b.clock.Step(30 * time.Second)
+		b.node.Step(t.Context())
+	}
+	b.wantSummary(v1alpha1.SummaryHealthy)
+	if got := b.server.count("get nodehealth") - reads; got != 0 {
+		t.Errorf("an old event was believed, and corrected by %d reads", got)
+	}
+}
+
+func TestConflictIsCuredByReading(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	b.server.ask(func(*v1alpha1.NodeHealthSpec) {}) // and the watch says nothing of it
+	b.check.finds(offTheBus)
+	b.node.Wake()
+	for range 3 {
+		b.node.Step(t.Context())
+	}
+	b.wantSummary(v1alpha1.SummaryFaulty)
 }

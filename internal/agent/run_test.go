@@ -99,6 +99,11 @@ func TestRunIsNotHeldUpByAHangingCheck(t *testing.T) {
 	release := make(chan struct{})
 	hanging.does(func(context.Context) health.Result { <-release; return health.Result{Outcome: health.Passing} })
 	b := runBench(t, check, hanging)
+	soon(t, "the first look", func() bool { return check.looked() > 0 })
+	time.Sleep(20 * time.Millisecond)
+	if got := b.server.writes(); got != 0 {
+		t.Errorf("%d writes before every check had its chance", got)
+	}
 	soon(t, "unknown", b.is(v1alpha1.SummaryUnknown))
 	check.finds(offTheBus)
 	check.lines <- struct{}{}
