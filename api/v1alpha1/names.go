@@ -16,6 +16,9 @@ const (
 	AnnotationCheckpoint = "roundhouse.dev/last-checkpoint"
 	// LabelRemediation marks an object that belongs to a Remediation, by name.
 	LabelRemediation = "roundhouse.dev/remediation"
+	// AnnotationNode and AnnotationDevice say, on a DeviceTaintRule of ours, which node and which device ID it is about.
+	AnnotationNode   = "roundhouse.dev/node"
+	AnnotationDevice = "roundhouse.dev/device"
 	// FinalizerRemediation keeps a Remediation until what it put on is off again.
 	FinalizerRemediation = "roundhouse.dev/release"
 

@@ -30,7 +30,7 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 	switch phase {
 	case "", v1alpha1.PhasePending:
 		return []rule{
-			nodeGone, cancelled, cleared, policyMovedOn, lowered, join, quarantine, observe, quarantineOnly,
+			nodeGone, cancelled, lowered, adopted, cleared, policyMovedOn, join, quarantine, observe, quarantineOnly,
 			askHuman, held, braked, foreign, notReporting, moveDevicePods, moment, drainNode,
 		}
 	case v1alpha1.PhaseQuarantined:

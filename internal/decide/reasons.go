@@ -98,6 +98,8 @@ const (
 	ReasonReleased = "Released"
 	// ReasonFaultsReported: the incident began.
 	ReasonFaultsReported = "FaultsReported"
+	// ReasonAdopted: something of ours was found that no Remediation knew of.
+	ReasonAdopted = "Adopted"
 	// ReasonFaultJoined: another fault of the node joined the incident.
 	ReasonFaultJoined = "FaultJoined"
 )

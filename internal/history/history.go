@@ -58,20 +58,30 @@ func Tried(st *v1alpha1.RemediationStatus, a v1alpha1.Attempt) {
 
 var dnsName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
 
-// RecordName is the name of a device's record: its ID in lower case, or a hash where that is no DNS name.
-func RecordName(deviceID string) string {
+// RecordName is the name of a device's record: its ID in lower case, or a hash where that is no DNS name. An ID that only
+// says model and place is told from the same on another node by the node's name.
+func RecordName(node, deviceID string) string {
 	name := strings.ToLower(deviceID)
-	if len(name) <= 253 && dnsName.MatchString(name) && !strings.Contains(name, "..") {
+	if !weak(deviceID) && len(name) <= 253 && dnsName.MatchString(name) && !strings.Contains(name, "..") {
 		return name
 	}
-	sum := sha256.Sum256([]byte(deviceID))
+	of := deviceID
+	if weak(deviceID) {
+		of = node + "\x00" + deviceID
+	}
+	sum := sha256.Sum256([]byte(of))
 	return "device-" + hex.EncodeToString(sum[:10])
+}
+
+// weak says whether an ID is only a model at a slot, or an address, as the agent's inventory makes them.
+func weak(deviceID string) bool {
+	return deviceID == "" || strings.Contains(deviceID, "-slot-") || strings.Contains(deviceID, "-pci-") || strings.HasPrefix(deviceID, "pci-")
 }
 
 // Identity is what of a device outlives its place. Weak says that only its place tells it from others.
 func Identity(d v1alpha1.Device) v1alpha1.DeviceIdentity {
 	id := v1alpha1.DeviceIdentity{Serial: d.Serial, Vendor: d.Vendor, Model: d.Model}
-	if d.ID != d.Serial && !strings.Contains(d.ID, "@") {
+	if d.ID != d.Serial && !weak(d.ID) {
 		id.UUID = d.ID
 	}
 	id.Weak = id.UUID == "" && id.Serial == ""

@@ -125,13 +125,21 @@ func TestSuspicionSaysWhy(t *testing.T) {
 func TestRecordNames(t *testing.T) {
 	for id, want := range map[string]string{
 		"GPU-6A1F-b":        "gpu-6a1f-b",
-		"H200@gpu-17/3":     "device-",
+		"1324":              "1324",
+		"10de-2335-slot-3":  "device-",
+		"pci-0000:18:00.0":  "device-",
 		"":                  "device-",
 		"a..b":              "device-",
 		"ends-with-hyphen-": "device-",
 	} {
-		if got := RecordName(id); !strings.HasPrefix(got, want) || !dnsName.MatchString(got) {
+		if got := RecordName("gpu-17", id); !strings.HasPrefix(got, want) || !dnsName.MatchString(got) {
 			t.Errorf("%q: %q, want %q...", id, got, want)
 		}
+	}
+	if RecordName("gpu-17", "10de-2335-slot-3") == RecordName("gpu-18", "10de-2335-slot-3") {
+		t.Error("the same slot of two nodes is two devices")
+	}
+	if RecordName("gpu-17", "GPU-1") != RecordName("gpu-18", "GPU-1") {
+		t.Error("a device that moves keeps its record")
 	}
 }

@@ -222,7 +222,7 @@ func (r *Reconciler) pastRepairs(ctx context.Context, rem *v1alpha1.Remediation,
 	most := 0
 	for _, id := range rem.Spec.Devices {
 		var rec v1alpha1.DeviceRecord
-		err := r.Client.Get(ctx, types.NamespacedName{Name: history.RecordName(id)}, &rec)
+		err := r.Client.Get(ctx, types.NamespacedName{Name: history.RecordName(rem.Spec.Node, id)}, &rec)
 		if apierrors.IsNotFound(err) {
 			continue
 		}

@@ -72,8 +72,8 @@ func (r *Reconciler) createRule(ctx context.Context, rem *v1alpha1.Remediation, 
 		ObjectMeta: metav1.ObjectMeta{
 			Name:   q.Name,
 			Labels: map[string]string{v1alpha1.LabelRemediation: rem.Name},
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Remediation",
-				Name: rem.Name, UID: rem.UID}},
+			// No owner: the garbage collector must not give a bad device back because an object was removed by force.
+			Annotations: map[string]string{v1alpha1.AnnotationNode: rem.Spec.Node, v1alpha1.AnnotationDevice: q.DeviceID},
 		},
 		Spec: resourcev1.DeviceTaintRuleSpec{
 			DeviceSelector: &resourcev1.DeviceTaintSelector{Driver: ptr.To(h.Driver), Pool: ptr.To(h.Pool), Device: ptr.To(h.Device)},

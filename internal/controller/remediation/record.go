@@ -36,7 +36,7 @@ func (r *Reconciler) record(ctx context.Context, w *work, s *decide.Snapshot) (t
 }
 
 func (r *Reconciler) fold(ctx context.Context, w *work, s *decide.Snapshot, id string) error {
-	name := history.RecordName(id)
+	name := history.RecordName(w.rem.Spec.Node, id)
 	rec := &v1alpha1.DeviceRecord{}
 	err := r.Client.Get(ctx, types.NamespacedName{Name: name}, rec)
 	if apierrors.IsNotFound(err) {

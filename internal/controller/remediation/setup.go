@@ -37,6 +37,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		return fmt.Errorf("indexing remediations by node: %w", err)
 	}
 	r := &Reconciler{Options: o, evictor: evict.Evictor{Client: o.Client}, foreign: claim.Finder{Reader: o.Live}}
+	if err := mgr.Add(&adopter{Options: o}); err != nil {
+		return fmt.Errorf("adding the search for what nobody owns: %w", err)
+	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("remediation").
 		WithOptions(controller.Options{MaxConcurrentReconciles: max(1, o.Workers), SkipNameValidation: ptr.To(true)}).

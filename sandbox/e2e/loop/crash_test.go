@@ -164,7 +164,7 @@ func (r *rig) expectGoodEnd() {
 		r.t.Errorf("attempts %+v", attempts)
 	}
 	rec := &v1alpha1.DeviceRecord{}
-	if err := r.admin.Get(r.ctx, client.ObjectKey{Name: history.RecordName(rem.Spec.Devices[0])}, rec); err != nil {
+	if err := r.admin.Get(r.ctx, client.ObjectKey{Name: history.RecordName(rem.Spec.Node, rem.Spec.Devices[0])}, rec); err != nil {
 		r.t.Errorf("reading the device's record: %v", err)
 	} else if rec.Status.Totals.Incidents != 1 || rec.Status.Totals.Repairs != 1 {
 		r.t.Errorf("the record counts %+v", rec.Status.Totals)

@@ -3,7 +3,11 @@ package loop
 import (
 	"testing"
 
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/machine/fake"
 )
 
 func TestTheLoopCloses(t *testing.T) {
@@ -26,6 +30,37 @@ func TestTheLoopCloses(t *testing.T) {
 			for _, w := range c.gate.made() {
 				t.Log(w)
 			}
+		})
+	}
+}
+
+// TestWhatNobodyOwnsIsAdopted removes a Remediation by force. What it had put on stays on, and a human is asked.
+func TestWhatNobodyOwnsIsAdopted(t *testing.T) {
+	for name, o := range map[string]rigOptions{
+		"a device taint rule": {dra: true, mode: v1alpha1.ModeQuarantine},
+		"a node taint":        {mode: v1alpha1.ModeQuarantine},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, o)
+			first := r.startController()
+			r.healthy()
+			r.fault(1)
+			rem := r.waitFor("quarantine", inPhase(v1alpha1.PhaseQuarantined))
+			first.kill(t)
+			patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+			r.must(r.admin.Patch(r.ctx, rem, patch))
+			r.must(r.admin.Delete(r.ctx, rem))
+			r.machine.Break(r.devices[badSlot].Address, fake.Break{})
+			r.forgetLeader()
+			r.startController()
+			adopted := r.waitFor("adoption", func(now *v1alpha1.Remediation) bool { return now.Spec.Root.Code == "Adopted" && now.Status.Phase != "" })
+			if adopted.Status.Phase != v1alpha1.PhaseEscalated || adopted.Name != rem.Name {
+				t.Errorf("%s", r.describe(adopted))
+			}
+			r.must(r.admin.Patch(r.ctx, adopted, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"cancel":true}}`))))
+			r.waitFor("the release", over)
+			r.clean()
+			r.expectReboots(0)
 		})
 	}
 }

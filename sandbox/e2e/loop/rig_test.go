@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/go-logr/logr/testr"
+	"github.com/go-logr/logr/funcr"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -353,7 +353,7 @@ func (r *rig) logger(name string) logr.Logger {
 	if os.Getenv("ROUNDHOUSE_TEST_LOG") == "" {
 		return logr.Discard()
 	}
-	return testr.New(r.t).WithName(name)
+	return funcr.New(func(prefix, args string) { fmt.Fprintln(os.Stderr, time.Now().Format("15:04:05.000"), prefix, args) }, funcr.Options{}).WithName(name)
 }
 
 func (r *rig) run(name string, setup func(*gate), run func(context.Context, *gate) error) *process {
