@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,15 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-logr/logr"
-
-	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
-	"github.com/roundhouse-dev/roundhouse/internal/agent"
-	"github.com/roundhouse-dev/roundhouse/internal/health/kernellog"
 	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
-	"github.com/roundhouse-dev/roundhouse/internal/machine"
-	"github.com/roundhouse-dev/roundhouse/internal/metrics/plain"
-	"github.com/roundhouse-dev/roundhouse/internal/remedy/reboot"
 )
 
 // errHelp means that help was asked for and given.
@@ -85,42 +76,4 @@ func (f *flags) level() slog.Level {
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo
-}
-
-// wire puts the agent together.
-func wire(ctx context.Context, f *flags) (*agent.Node, *plain.Registry, error) {
-	config, err := agent.Config(f.server, f.caFile, f.tokenFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	config.UserAgent = "roundhouse-agent/" + version
-	api, err := agent.NewClient(config, nil, f.node)
-	if err != nil {
-		return nil, nil, err
-	}
-	host := machine.NewHost(machine.Options{Root: f.hostRoot, StateDir: f.stateDir})
-	registry := &plain.Registry{}
-	o := agent.Options{
-		Name: f.node, Version: version, Machine: host, API: api, DailyLimit: f.dailyLimit,
-		Checks:  func() []agent.Scheduled { return checks(f, host) },
-		Metrics: agent.NewMetrics(registry, version, f.acceptInjected),
-	}
-	if f.dailyLimit == 0 {
-		o.DailyLimit = -1
-	}
-	if !f.observeOnly {
-		o.Executors = map[v1alpha1.ActionType]agent.Executor{v1alpha1.ActionReboot: reboot.New(host)}
-	}
-	if f.acceptInjected {
-		logr.FromContextOrDiscard(ctx).Info("Believing kernel-log lines that any process can write: this is for tests only")
-	}
-	node, err := agent.New(o)
-	return node, registry, err
-}
-
-// checks makes the checks of one boot.
-func checks(f *flags, host *machine.Host) []agent.Scheduled {
-	log := kernellog.New(kernellog.Options{Machine: host, AcceptInjected: f.acceptInjected})
-	bus := pci.New(pci.Options{Machine: host, Match: f.matches, UUID: log.UUID})
-	return []agent.Scheduled{{Check: log, Every: f.every}, {Check: bus, Every: f.every}}
 }

@@ -47,7 +47,6 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 	}
 	// The heap is a few MiB: collecting it twice as often costs nothing that can be measured, and keeps the agent small.
 	debug.SetGCPercent(50)
-	debug.SetMemoryLimit(16 << 20)
 	ctx = logr.NewContext(ctx, logr.FromSlogHandler(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: f.level()})))
 	node, registry, err := wire(ctx, f)
 	if err != nil {

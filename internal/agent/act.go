@@ -18,7 +18,7 @@ const (
 	actWindow = 30 * time.Second
 	// actRetry is how soon an action that waits is looked at again.
 	actRetry = 2 * time.Second
-	// stillUpAfter is how long after it was asked for a reboot is taken not to come.
+	// stillUpAfter is how long an act may take, and how long after it was asked for a reboot is taken not to come.
 	stillUpAfter = 10 * time.Minute
 	// maxActionMessage is the bound of status.action.message, in bytes.
 	maxActionMessage = 512
@@ -224,7 +224,9 @@ func (n *Node) start(ctx context.Context, s snapshot) (time.Time, error) {
 
 // execute runs the executor and notes how it came back.
 func (n *Node) execute(ctx context.Context, action v1alpha1.Action) {
-	err := doContained(ctx, n.o.Executors[action.Type], action)
+	actCtx, cancel := context.WithTimeout(ctx, stillUpAfter)
+	defer cancel()
+	err := doContained(actCtx, n.o.Executors[action.Type], action)
 	// An agent that is stopped, as it is by the shutdown it asked for, has nothing to say about the end of the act; a new
 	// boot says that for itself.
 	stopped := ctx.Err() != nil

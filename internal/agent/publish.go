@@ -19,7 +19,7 @@ import (
 
 const (
 	// idle is the longest time between two steps.
-	idle = 30 * time.Second
+	idle = time.Minute
 	// beginRetry is how soon a machine that does not answer is asked again.
 	beginRetry = time.Second
 	// requestTimeout bounds one request.

@@ -155,7 +155,13 @@ func (s *apiServer) startAgentBinary(t *testing.T, node string) *agentProcess {
 
 // get asks the agent's own server.
 func (p *agentProcess) get(path string, into io.Writer) error {
-	response, err := http.Get(p.base + path)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+path, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err
 	}

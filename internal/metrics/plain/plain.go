@@ -50,6 +50,11 @@ func (r *Registry) GaugeFunc(name, help string, read func() float64) {
 	r.add(&Metric{name: name, help: help, kind: "gauge", read: read})
 }
 
+// CounterFunc adds a counter that is read when it is asked for. read must not block.
+func (r *Registry) CounterFunc(name, help string, read func() float64) {
+	r.add(&Metric{name: name, help: help, kind: "counter", read: read})
+}
+
 func (r *Registry) add(m *Metric) *Metric {
 	r.mu.Lock()
 	defer r.mu.Unlock()

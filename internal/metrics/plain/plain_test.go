@@ -26,6 +26,7 @@ func TestTextFormat(t *testing.T) {
 	c.Add(1, "a\\b\"c\nd", "Unknown")
 	r.Gauge("up", "Up.").Set(1.5)
 	r.GaugeFunc("silent_seconds", "Silence.", func() float64 { return 3 })
+	r.CounterFunc("lost_total", "Lost.", func() float64 { return 2 })
 	want := `# HELP looks_total Looks.
 # TYPE looks_total counter
 looks_total{check="a\\b\"c\nd",outcome="Unknown"} 1
@@ -36,6 +37,9 @@ up 1.5
 # HELP silent_seconds Silence.
 # TYPE silent_seconds gauge
 silent_seconds 3
+# HELP lost_total Lost.
+# TYPE lost_total counter
+lost_total 2
 `
 	if diff := cmp.Diff(want, text(t, &r)); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
