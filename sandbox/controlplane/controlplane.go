@@ -183,7 +183,7 @@ func (cp *ControlPlane) startAll(ctx context.Context, binary string, args map[Co
 		if !wanted {
 			continue
 		}
-		p, err := launch(binary, component, flags, cp.LogPath(component))
+		p, err := launch(binary, component, flags, cp.options.Env, cp.LogPath(component))
 		if err != nil {
 			return err
 		}

@@ -44,6 +44,9 @@ type Options struct {
 	// this package sets.
 	ExtraArgs map[Component]map[string]string
 
+	// Env is added to the environment of every component, such as "GOGC=300" where there is memory to spare.
+	Env []string
+
 	// NodeMonitorGracePeriod is how long a node may be silent before it is NotReady.
 	// Zero means 24 hours: simulated nodes renew no leases.
 	NodeMonitorGracePeriod time.Duration

@@ -33,13 +33,14 @@ type process struct {
 }
 
 // launch starts a component with its output in logPath.
-func launch(binary string, component Component, args []string, logPath string) (*process, error) {
+func launch(binary string, component Component, args, env []string, logPath string) (*process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the log of %s: %w", component, err)
 	}
 	cmd := exec.Command(binary, append([]string{string(component)}, args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = childAttributes()
 
 	p := &process{component: component, logPath: logPath, exited: make(chan struct{})}

@@ -12,10 +12,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
 const (
@@ -33,6 +37,7 @@ const (
 type Fleet struct {
 	o        Options
 	kube     kubernetes.Interface
+	client   client.WithWatch // of Roundhouse's kinds
 	admin    *rest.Config
 	nodes    []*node
 	byName   map[string]*node
@@ -76,6 +81,13 @@ func newFleet(ctx context.Context, admin *rest.Config, o Options) (*Fleet, error
 	}
 	if f.kubelets, err = newKubelets(f.kube, o.Logger); err != nil {
 		return nil, err
+	}
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("making the fleet's client: %w", err)
+	}
+	if f.client, err = client.NewWithWatch(admin, client.Options{Scheme: scheme}); err != nil {
+		return nil, fmt.Errorf("making the fleet's client: %w", err)
 	}
 	f.kubelets.host, f.kubelets.program, f.kubelets.gone = f.hostOf, f.program, f.gone
 	for i := range o.Nodes {
@@ -144,7 +156,15 @@ func (f *Fleet) register(ctx context.Context) error {
 		}
 		n.mu.Lock()
 		n.uid = created.UID
+		if f.o.many() && !f.o.FromScratch {
+			n.seed = created
+		}
 		n.mu.Unlock()
+		if f.o.many() && !f.o.FromScratch {
+			if err := f.client.Create(ctx, newHealth(created)); err != nil {
+				return fmt.Errorf("registering node %s: %w", n.name, err)
+			}
+		}
 		f.o.Progress("nodes", int(done.Add(1)), f.o.Nodes)
 		return nil
 	})

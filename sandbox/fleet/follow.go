@@ -6,7 +6,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -25,28 +24,20 @@ const (
 // follow watches every NodeHealth: it counts the nodes whose agent has published, and tells stepped agents what is asked
 // of their nodes. It returns once the first list has been read.
 func (f *Fleet) follow(ctx context.Context) error {
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return fmt.Errorf("following the agents: %w", err)
-	}
-	c, err := client.NewWithWatch(f.admin, client.Options{Scheme: scheme})
-	if err != nil {
-		return fmt.Errorf("following the agents: %w", err)
-	}
-	version, err := f.list(ctx, c)
+	version, err := f.list(ctx)
 	if err != nil {
 		return err
 	}
 	f.wg.Go(func() {
 		for f.ctx.Err() == nil {
-			err := f.watch(f.ctx, c, &version)
+			err := f.watch(f.ctx, &version)
 			if err == nil || f.ctx.Err() != nil {
 				continue
 			}
 			f.o.Logger.Error(err, "The watch of NodeHealths ended")
 			pause(f.ctx, followRetry)
 			// The version may be too old to go on from.
-			if version, err = f.list(f.ctx, c); err != nil && f.ctx.Err() == nil {
+			if version, err = f.list(f.ctx); err != nil && f.ctx.Err() == nil {
 				f.o.Logger.Error(err, "Listing NodeHealths")
 				pause(f.ctx, followRetry)
 			}
@@ -56,12 +47,12 @@ func (f *Fleet) follow(ctx context.Context) error {
 }
 
 // list reads all of them, page by page.
-func (f *Fleet) list(ctx context.Context, c client.Reader) (version string, err error) {
+func (f *Fleet) list(ctx context.Context) (version string, err error) {
 	page := &v1alpha1.NodeHealthList{}
 	for {
 		next := page.Continue
 		page = &v1alpha1.NodeHealthList{}
-		if err := c.List(ctx, page, client.Limit(followPage), client.Continue(next)); err != nil {
+		if err := f.client.List(ctx, page, client.Limit(followPage), client.Continue(next)); err != nil {
 			return "", fmt.Errorf("listing NodeHealths: %w", err)
 		}
 		for i := range page.Items {
@@ -74,9 +65,9 @@ func (f *Fleet) list(ctx context.Context, c client.Reader) (version string, err 
 }
 
 // watch follows from a version on, and moves it forward.
-func (f *Fleet) watch(ctx context.Context, c client.WithWatch, version *string) error {
+func (f *Fleet) watch(ctx context.Context, version *string) error {
 	seconds := int64(watchLife)
-	w, err := c.Watch(ctx, &v1alpha1.NodeHealthList{}, &client.ListOptions{Raw: &metav1.ListOptions{
+	w, err := f.client.Watch(ctx, &v1alpha1.NodeHealthList{}, &client.ListOptions{Raw: &metav1.ListOptions{
 		ResourceVersion: *version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds,
 	}})
 	if err != nil {
@@ -108,6 +99,9 @@ func (f *Fleet) see(name string, h *v1alpha1.NodeHealth) {
 	n := f.byName[name]
 	if n == nil {
 		return
+	}
+	if h != nil {
+		h.ManagedFields = nil // a third of it, and no agent reads them
 	}
 	n.mu.Lock()
 	n.health = h

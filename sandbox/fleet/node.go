@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"strconv"
 	"sync"
@@ -51,24 +50,23 @@ type node struct {
 	// health is the NodeHealth as last seen by the fleet's own watch; reported says that an agent once wrote to it.
 	health   *v1alpha1.NodeHealth
 	reported bool
-	dead     bool // the agent's program ends as soon as it starts
-	hung     bool
-	relapse  *Injection
+	// seed is the Node as it was registered, until the agent of a fleet that begins as one that has run before has spoken.
+	seed    *corev1.Node
+	dead    bool // the agent's program ends as soon as it starts
+	hung    bool
+	relapse *Injection
 }
 
 // itself is what the token of an agent is bound to that is no pod.
 func (n *node) itself() boundTo { return boundTo{kind: "Node", name: n.name, uid: n.uid} }
 
-// seedOf makes what is the same on every run of a sandbox, and different between nodes.
-func seedOf(name string) uint32 {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(name)) // never fails
-	return h.Sum32()
-}
+// seedOf makes what is the same on every run of a sandbox, and different between nodes: multiplying by an odd number maps
+// 32 bits onto themselves (Knuth, The Art of Computer Programming 3, 6.4).
+func seedOf(index int) uint32 { return uint32(index+1) * 2654435761 }
 
 func newSimulated(o Options, index int, changed func(*node)) *node {
 	name := o.NodeName(index)
-	seed := seedOf(name)
+	seed := seedOf(index)
 	n := &node{
 		index: index, name: name, offer: o.offers(index), up: true, since: time.Now(),
 		capacity: o.GPUs, allocatable: o.GPUs, wantSlice: o.offers(index) == OfferDRA && !o.many(),
@@ -310,10 +308,11 @@ func (f *Fleet) startAgent(n *node, bound boundTo, pod types.UID) error {
 	if n.agent != nil || n.dead || !n.up {
 		return nil
 	}
-	p, err := f.agents.start(n.name, n.machine, bound)
+	p, err := f.agents.start(n.name, n.machine, bound, n.seed)
 	if err != nil {
 		return err
 	}
+	n.seed = nil
 	p.api.hung.Store(n.hung)
 	n.agent, n.agentOf = p, pod
 	f.agents.observe(p, n.health)

@@ -30,7 +30,7 @@ func newNode(o Options, index int, bootID string, now metav1.Time) *corev1.Node 
 	if o.offers(index) == OfferPlugin {
 		room[PluginResource] = *resource.NewQuantity(int64(o.GPUs), resource.DecimalSI)
 	}
-	return &corev1.Node{
+	node := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name,
 			Labels: map[string]string{
@@ -53,6 +53,28 @@ func newNode(o Options, index int, bootID string, now metav1.Time) *corev1.Node 
 				KubeletVersion: "v1.37.2", OperatingSystem: "linux", Architecture: "amd64",
 			},
 		},
+	}
+	if o.many() && !o.FromScratch {
+		node.Status.Conditions = append(node.Status.Conditions,
+			trueCondition(v1alpha1.ConditionHealthy, "AllChecksPass", "Every check passes.", now),
+			trueCondition(v1alpha1.ConditionReporting, "AgentReporting", "the agent is Ready and has published what it saw", now))
+	}
+	return node
+}
+
+// trueCondition is one that agent and controller would write, in their words: what they find they need not write.
+func trueCondition(kind corev1.NodeConditionType, reason, message string, now metav1.Time) corev1.NodeCondition {
+	return corev1.NodeCondition{
+		Type: kind, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastHeartbeatTime: now, LastTransitionTime: now,
+	}
+}
+
+// newHealth is a NodeHealth as the controller creates it.
+func newHealth(node *corev1.Node) *v1alpha1.NodeHealth {
+	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
+	return &v1alpha1.NodeHealth{
+		ObjectMeta: metav1.ObjectMeta{Name: node.Name, OwnerReferences: []metav1.OwnerReference{owner}},
+		Spec:       v1alpha1.NodeHealthSpec{NodeUID: string(node.UID)},
 	}
 }
 

@@ -66,6 +66,11 @@ type Options struct {
 	// ManyNodes is the number of nodes above which a few workers step all agents, agents are no pods, and slices are
 	// made when they are first needed ([Fleet.EnsureSlices]); 1000.
 	ManyNodes int
+	// FromScratch has a fleet above ManyNodes begin as smaller ones do: the controller creates each NodeHealth, and each
+	// agent's first word is written with a token of its own. Without it such a fleet begins as one that has run before: its
+	// NodeHealths and the two conditions on its Nodes are there, what the agents' code has to say of a healthy node is
+	// written by the administrator, and an agent asks for its token when it has something else to say.
+	FromScratch bool
 	// OwnWatches is the number of nodes up to which each agent runs by itself, with its own watch; 128.
 	OwnWatches int
 	// AgentVersion is what the agents publish as their version.
@@ -133,6 +138,9 @@ func (o Options) Many() bool {
 
 // many is Many of options that have their defaults.
 func (o Options) many() bool { return o.Nodes > o.ManyNodes }
+
+// Seeded says whether the fleet begins as one that has run before. Defaults count.
+func (o Options) Seeded() bool { return o.Many() && !o.FromScratch }
 
 // NodeName is the name of a node: gpu- and its number, with as many digits as the last one's, two at least.
 func (o Options) NodeName(index int) string {

@@ -101,7 +101,7 @@ func (s *Sandbox) StartController(ctx context.Context) (*Controller, error) {
 	s.mu.Lock()
 	s.controllers = append(s.controllers, c)
 	s.mu.Unlock()
-	if err := c.waitReady(ctx, "http://"+health+"/healthz"); err != nil {
+	if err := c.waitReady(ctx, "http://"+health+"/readyz"); err != nil {
 		return nil, fmt.Errorf("%w (stopping it: %w)", err, c.Kill(context.WithoutCancel(ctx)))
 	}
 	go s.watchController(c)

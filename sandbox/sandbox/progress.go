@@ -33,7 +33,7 @@ func shares(many bool) []struct {
 		share float64
 	}
 	if many {
-		return list{{stageControlPlane, 0.03}, {stageObjects, 0.01}, {stageController, 0.01}, {stageNodes, 0.25}, {stageAgents, 0.70}}
+		return list{{stageControlPlane, 0.03}, {stageObjects, 0.01}, {stageNodes, 0.55}, {stageAgents, 0.40}, {stageController, 0.01}}
 	}
 	return list{
 		{stageControlPlane, 0.50}, {stageObjects, 0.10}, {stageController, 0.10}, {stageNodes, 0.05}, {stageSlices, 0.05},
