@@ -220,6 +220,45 @@ func (w *World) hold(before, after *v1alpha1.RemediationHold, gone bool) []Fact 
 	return []Fact{fact(KindHold, "name", after.Name, "state", state, "reason", after.Spec.Reason, "by", after.Spec.RequestedBy)}
 }
 
+// budget says which slots were taken and given back, and how many are held then of how many there are.
+func budget(before, after *v1alpha1.NodeDisruptionBudget, gone bool) []Fact {
+	var was, is []v1alpha1.Reservation
+	if before != nil {
+		was = before.Status.Reservations
+	}
+	if !gone {
+		is = after.Status.Reservations
+	}
+	of := "no limit"
+	if m := after.Spec.MaxUnavailable; m != nil {
+		of = m.String()
+	}
+	holds := func(list []v1alpha1.Reservation, r v1alpha1.Reservation) bool {
+		return slices.ContainsFunc(list, func(o v1alpha1.Reservation) bool { return o.RemediationUID == r.RemediationUID })
+	}
+	slot := func(r v1alpha1.Reservation, state string) Fact {
+		held := 0
+		for _, o := range is {
+			if o.Domain == r.Domain {
+				held++
+			}
+		}
+		return fact(KindBudget, "name", after.Name, "node", r.Node, "state", state, "held", strconv.Itoa(held), "of", of, "domain", r.Domain)
+	}
+	var facts []Fact
+	for _, r := range is {
+		if !holds(was, r) {
+			facts = append(facts, slot(r, "taken"))
+		}
+	}
+	for _, r := range was {
+		if !holds(is, r) {
+			facts = append(facts, slot(r, "freed"))
+		}
+	}
+	return facts
+}
+
 // leaseController is the leader Lease of the controller.
 const leaseController = "roundhouse-controller"
 

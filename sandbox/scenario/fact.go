@@ -41,6 +41,8 @@ const (
 	KindCondition Kind = "condition"
 	// KindTouched is a field outside Roundhouse's own objects that came to be owned by one of its writers.
 	KindTouched Kind = "touched"
+	// KindBudget is a slot of a NodeDisruptionBudget that was taken for a node, or given back.
+	KindBudget Kind = "budget"
 	// KindPolicy is a policy whose mode or acceptance changed.
 	KindPolicy Kind = "policy"
 	// KindHold is a hold that began or ended.
@@ -69,6 +71,7 @@ var kinds = map[Kind][]string{
 	KindReboot:      {"node", "boot", "cause"},
 	KindCondition:   {"node", "type", "status", "reason"},
 	KindTouched:     {"node", "object", "by", "field"},
+	KindBudget:      {"name", "node", "state", "held", "of", "domain"},
 	KindPolicy:      {"name", "mode", "accepted", "message"},
 	KindHold:        {"name", "state", "reason", "by"},
 	KindLeader:      {"holder"},

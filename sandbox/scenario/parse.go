@@ -86,7 +86,7 @@ func fieldsOf(typeName string) []string {
 }
 
 // verbs are what a step can do, one of them each.
-var verbs = []string{"apply", "delete", "workload", "fault", "controller", "roundhouse", "expect"}
+var verbs = []string{"apply", "delete", "workload", "finish", "fault", "controller", "roundhouse", "expect"}
 
 // checker gathers what is wrong.
 type checker struct {
@@ -154,7 +154,7 @@ func (c *checker) roles(roles map[string]Role) {
 func (c *checker) step(path string, s *Step) {
 	var done []string
 	for verb, set := range map[string]bool{
-		"apply": len(s.Apply) > 0, "delete": len(s.Delete) > 0, "workload": s.Workload != nil, "fault": s.Fault != nil,
+		"apply": len(s.Apply) > 0, "delete": len(s.Delete) > 0, "workload": s.Workload != nil, "finish": s.Finish != nil, "fault": s.Fault != nil,
 		"controller": s.Controller != "", "roundhouse": len(s.Roundhouse) > 0, "expect": s.Expect != nil,
 	} {
 		if set {
@@ -185,6 +185,9 @@ func (c *checker) step(path string, s *Step) {
 	}
 	if s.Workload != nil {
 		c.workload(path+".workload", s.Workload)
+	}
+	if s.Finish != nil && (s.Finish.Namespace == "" || s.Finish.App == "") {
+		c.errorf(path+".finish", "namespace and app are needed")
 	}
 	if s.Fault != nil {
 		c.fault(path+".fault", s.Fault)
@@ -294,7 +297,7 @@ func (c *checker) expect(path string, e *Expect) {
 func (c *checker) state(path string, s *State) {
 	fields, ok := states[s.Kind]
 	if !ok {
-		c.errorf(path+".kind", "%q; use pods, incidents, leftovers or healthy", s.Kind)
+		c.errorf(path+".kind", "%q; use pods, incidents, leftovers, healthy, policies or occurrences", s.Kind)
 		return
 	}
 	for name, v := range s.Where {

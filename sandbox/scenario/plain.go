@@ -53,6 +53,8 @@ func (s *Step) describe() string {
 		return "apply " + named(s.Apply)
 	case len(s.Delete) > 0:
 		return "delete " + named(s.Delete)
+	case s.Finish != nil:
+		return "let the pods of " + s.Finish.Namespace + "/" + s.Finish.App + " finish their work"
 	case s.Fault != nil:
 		return "fault " + s.Fault.Kind + " on " + s.Fault.Node
 	case s.Controller != "":

@@ -50,17 +50,22 @@ type NodeTimes struct {
 	Disturbed   int      `json:"podsDisturbed"`
 }
 
-// times reads from the facts how it went with the nodes that faults were injected into, at the given times.
+// times reads from the facts how it went with the nodes that faults were injected into, at the given times, and that had an
+// incident.
 func times(facts []Fact, injected map[string]time.Duration) []NodeTimes {
 	var out []NodeTimes
 	for node, at := range injected {
 		n := NodeTimes{Node: node, Fault: seconds(at)}
+		incident := false
 		for _, f := range facts {
 			if f.Fields["node"] == node {
 				n.take(f, at)
+				incident = incident || f.Kind == KindRemediation
 			}
 		}
-		out = append(out, n)
+		if incident {
+			out = append(out, n)
+		}
 	}
 	slices.SortFunc(out, func(a, b NodeTimes) int {
 		if a.Fault != b.Fault {

@@ -25,6 +25,8 @@ type Cluster interface {
 	// StartWorkload and EndWorkload start and delete what tenants run.
 	StartWorkload(ctx context.Context, w Workload) error
 	EndWorkload(ctx context.Context, w Workload) error
+	// Finish lets the pods of an app, or of a workload, end as done.
+	Finish(ctx context.Context, pods PodRef) error
 	// DeviceOf finds the device that a pod on a node holds: its slot, and its name in the ResourceSlice.
 	DeviceOf(ctx context.Context, node string, pod PodRef) (slot int, name string, err error)
 	// Break injects a fault into one node.
@@ -269,6 +271,8 @@ func (r *Runner) step(ctx context.Context, i int, s *Step) (bool, error) {
 		return true, r.cluster.Delete(ctx, objects...)
 	case s.Workload != nil:
 		return true, r.workload(ctx, *s.Workload)
+	case s.Finish != nil:
+		return true, r.cluster.Finish(ctx, *s.Finish)
 	case s.Fault != nil:
 		return true, r.breakIt(ctx, *s.Fault)
 	case s.Controller == "kill":

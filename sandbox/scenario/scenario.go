@@ -68,6 +68,8 @@ type Step struct {
 	Delete []Object `yaml:"delete"`
 	// Workload starts what tenants run.
 	Workload *Workload `yaml:"workload"`
+	// Finish lets the pods of an app, or of a workload, end as done.
+	Finish *PodRef `yaml:"finish"`
 	// Fault breaks something.
 	Fault *Fault `yaml:"fault"`
 	// Controller is kill (SIGKILL) or start.
@@ -116,7 +118,7 @@ type Workload struct {
 	Annotations  map[string]string `yaml:"annotations"`
 }
 
-// PodRef finds a pod by namespace and the value of its label app.
+// PodRef finds pods by their namespace and their label app, or the name of their workload.
 type PodRef struct {
 	Namespace string `yaml:"namespace"`
 	App       string `yaml:"app"`
@@ -154,14 +156,20 @@ const (
 	StateLeftovers StateKind = "leftovers"
 	// StateHealthy counts the nodes whose agent says Healthy, of every device.
 	StateHealthy StateKind = "healthy"
+	// StatePolicies counts the policies whose present generation the controller has judged.
+	StatePolicies StateKind = "policies"
+	// StateOccurrences adds up how often the agents say that their faults were seen.
+	StateOccurrences StateKind = "occurrences"
 )
 
 // states are the fields that each kind of state is narrowed by.
 var states = map[StateKind][]string{
-	StatePods:      {"node", "app", "namespace", "phase"},
-	StateIncidents: {"node", "phase"},
-	StateLeftovers: {"node"},
-	StateHealthy:   {"node"},
+	StatePods:        {"node", "app", "namespace", "phase"},
+	StateIncidents:   {"node", "phase"},
+	StateLeftovers:   {"node"},
+	StateHealthy:     {"node"},
+	StatePolicies:    {"name", "mode", "accepted"},
+	StateOccurrences: {"node", "code", "class"},
 }
 
 // State says what of the cluster is counted.

@@ -3,6 +3,7 @@ package scenario
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -76,7 +78,7 @@ func (w *World) Observe(c Change) []Fact {
 	case *v1alpha1.RemediationHold:
 		facts = w.hold(swap(w.holds, o.Name, o, gone), o, gone)
 	case *v1alpha1.NodeDisruptionBudget:
-		swap(w.budgets, o.Name, o, gone)
+		facts = budget(swap(w.budgets, o.Name, o, gone), o, gone)
 	case *coordinationv1.Lease:
 		facts = w.lease(o)
 	case *eventsv1.Event:
@@ -128,6 +130,10 @@ func (w *World) Count(s State) (int, string) {
 		return w.countIncidents(s.Where)
 	case StateHealthy:
 		return w.countHealthy(s.Where)
+	case StatePolicies:
+		return w.countPolicies(s.Where)
+	case StateOccurrences:
+		return w.countOccurrences(s.Where)
 	case StateLeftovers:
 		found := w.leftovers(s.Where)
 		return len(found), strings.Join(found[:min(len(found), 5)], "; ")
@@ -178,6 +184,40 @@ func (w *World) countHealthy(where map[string]string) (int, string) {
 		}
 	}
 	return some(names)
+}
+
+// countPolicies counts policies by what the controller says of their present generation.
+func (w *World) countPolicies(where map[string]string) (int, string) {
+	var names []string
+	for _, p := range w.policies {
+		accepted := ""
+		if c := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionAccepted); c != nil && c.ObservedGeneration == p.Generation {
+			accepted = string(c.Status)
+		}
+		if matchesAll(where, map[string]string{"name": p.Name, "mode": string(p.Spec.Mode), "accepted": accepted}) {
+			names = append(names, fmt.Sprintf("%s in %s, generation %d", p.Name, p.Spec.Mode, p.Generation))
+		}
+	}
+	return some(names)
+}
+
+// countOccurrences adds up how often the agents say that their faults were seen.
+func (w *World) countOccurrences(where map[string]string) (int, string) {
+	sum := map[string]int64{}
+	total := int64(0)
+	for _, h := range w.health {
+		for _, f := range h.Status.Faults {
+			if matchesAll(where, map[string]string{"node": h.Name, "code": f.Code, "class": string(f.Class)}) {
+				sum[f.Code] += f.Count
+				total += f.Count
+			}
+		}
+	}
+	var text []string
+	for _, code := range slices.Sorted(maps.Keys(sum)) {
+		text = append(text, fmt.Sprintf("%s %d", code, sum[code]))
+	}
+	return int(total), strings.Join(text, ", ")
 }
 
 // some is how many there are, and the first few.

@@ -14,6 +14,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -67,6 +68,26 @@ func workloadOf(w scenario.Workload) workload.Workload {
 		Annotations: w.Annotations,
 	}
 }
+
+// Finish lets the pods of an app, or of a workload, end as done: their kubelet reads for how long they run.
+func (s *Stage) Finish(ctx context.Context, ref scenario.PodRef) error {
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"0s"}}}`, fleet.AnnotationRunFor))
+	for _, label := range []string{"app", labelWorkload} {
+		pods := &corev1.PodList{}
+		if err := s.sandbox.Client().List(ctx, pods, client.InNamespace(ref.Namespace), client.MatchingLabels{label: ref.App}); err != nil {
+			return fmt.Errorf("looking for the pods of %s/%s: %w", ref.Namespace, ref.App, err)
+		}
+		for i := range pods.Items {
+			if err := s.sandbox.Client().Patch(ctx, &pods.Items[i], patch); client.IgnoreNotFound(err) != nil {
+				return fmt.Errorf("letting pod %s finish: %w", pods.Items[i].Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// labelWorkload is how package workload labels its pods.
+const labelWorkload = "sandbox.roundhouse.dev/workload"
 
 // DeviceOf finds the device that a pod on a node holds: the first of its first claim.
 func (s *Stage) DeviceOf(ctx context.Context, node string, ref scenario.PodRef) (int, string, error) {

@@ -23,6 +23,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"up", "[--nodes N] [--gpus 8]", "start a cluster and keep it until Ctrl-C", runUp},
+		{"demo", "[--once]", "play three acts on 64 nodes, and tell them as they happen", runDemo},
 		{"run", "SCENARIO... [--once] [--report FILE]", "play scenarios, and say whether all that is expected was seen", runRun},
 		{"scenarios", "", "list them", runScenarios},
 		{"inject", "FAULT NODE [DEVICE]", "break something in the cluster that up started", runInject},

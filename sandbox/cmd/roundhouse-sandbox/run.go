@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/roundhouse-dev/roundhouse/sandbox/fleet"
 	"github.com/roundhouse-dev/roundhouse/sandbox/sandbox"
 	"github.com/roundhouse-dev/roundhouse/sandbox/scenario"
@@ -116,6 +119,8 @@ func fleetText(s *sandbox.Sandbox) string {
 
 // withSandbox starts a cluster with a progress bar, uses it and takes it down.
 func withSandbox(ctx context.Context, o sandbox.Options, stdout io.Writer, use func(context.Context, *sandbox.Sandbox, *sandbox.Bar) error) error {
+	// kubectl-roundhouse runs in this process; what it logs is no part of the story.
+	ctrllog.SetLogger(logr.Discard())
 	bar := sandbox.NewBar(stdout)
 	o.Progress = bar.Show
 	starting, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not ready after %s", startTimeout))
@@ -159,6 +164,11 @@ func linger(ctx context.Context, s *sandbox.Sandbox, stdout io.Writer) error {
 	if _, err := fmt.Fprintf(stdout, "export KUBECONFIG=%s\nCtrl-C ends it, and leaves nothing.\n", s.Kubeconfig()); err != nil {
 		return fmt.Errorf("writing to the terminal: %w", err)
 	}
+	return untilStopped(ctx, s)
+}
+
+// untilStopped waits for Ctrl-C, or for a process of the cluster to die.
+func untilStopped(ctx context.Context, s *sandbox.Sandbox) error {
 	select {
 	case <-ctx.Done():
 		return nil
