@@ -85,7 +85,8 @@ func newIdentity() (string, error) {
 
 // newLock makes the leader Lease's lock under our own identity, which field managers carry too.
 func newLock(restConfig *rest.Config, c Config) (resourcelock.Interface, error) {
-	restConfig = rest.AddUserAgent(restConfig, "leader-election")
+	// A copy: rest.AddUserAgent, and the time-out, would change the client of everything else.
+	restConfig = rest.AddUserAgent(rest.CopyConfig(restConfig), "leader-election")
 	// One request that hangs must not cost the leadership.
 	restConfig.Timeout = max(c.RenewDeadline/2, time.Second)
 	leases, err := coordinationv1client.NewForConfig(restConfig)

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -32,6 +33,21 @@ func TestConfigCompletes(t *testing.T) {
 	}
 	if _, err := (Config{}).complete(); err == nil || !strings.Contains(err.Error(), "namespace") {
 		t.Errorf("error is %v, want that a namespace is needed", err)
+	}
+}
+
+func TestTheLocksTimeoutIsItsOwn(t *testing.T) {
+	c, err := Config{Namespace: "ns"}.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	restConfig := &rest.Config{Host: "https://127.0.0.1:1", UserAgent: "mine"}
+	lock, err := newLock(restConfig, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lock.Identity() != c.Identity || restConfig.Timeout != 0 || restConfig.UserAgent != "mine" {
+		t.Errorf("identity %s; the given config has timeout %v and user agent %s", lock.Identity(), restConfig.Timeout, restConfig.UserAgent)
 	}
 }
 
