@@ -69,11 +69,6 @@ func (a *app) releaseAll(ctx context.Context, c *cluster, f *releaseFlags) error
 	if err := a.stopForGood(ctx, c); err != nil {
 		return err
 	}
-	for i := range open {
-		if err := c.cancel(ctx, &open[i], dryRunNone); err != nil {
-			return err
-		}
-	}
 	left, err = a.awaitNothing(ctx, c, f.timeout)
 	if err != nil {
 		return err
@@ -130,7 +125,12 @@ func (a *app) awaitNothing(ctx context.Context, c *cluster, timeout time.Duratio
 	var said string
 	var left *leftovers
 	for {
-		now, err := c.leftovers(ctx)
+		// Each time, because a fault that comes meanwhile opens another incident; a hold keeps it from acting only.
+		err := c.cancelAll(ctx)
+		var now *leftovers
+		if err == nil {
+			now, err = c.leftovers(ctx)
+		}
 		switch {
 		case err == nil:
 			left = now
@@ -156,12 +156,30 @@ func (a *app) awaitNothing(ctx context.Context, c *cluster, timeout time.Duratio
 	}
 }
 
+// cancelAll cancels every open incident that is not cancelled yet.
+func (c *cluster) cancelAll(ctx context.Context) error {
+	open, err := c.openRemediations(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range open {
+		if open[i].Spec.Cancel {
+			continue
+		}
+		if err := c.cancel(ctx, &open[i], dryRunNone); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (a *app) sayReleased(left *leftovers, timeout time.Duration) error {
 	p := a.page()
 	all := left.all()
 	if len(all) == 0 {
 		p.Line("Nothing of ours is left on any node.")
 		p.Section("Next", "uninstall the release (helm uninstall), then the CRDs",
+			"conditions "+v1alpha1.ConditionHealthy+" and "+v1alpha1.ConditionReporting+" stay on Nodes as they last were; they keep nothing off",
 			"or go on: kubectl roundhouse release "+stopName)
 		_, err := p.WriteTo(a.Out)
 		return err

@@ -165,7 +165,7 @@ func left(r *v1alpha1.Remediation) string {
 
 func atRisk(r *v1alpha1.Remediation) []string {
 	d := r.Status.Drain
-	if d == nil || d.WorkAtRisk == "" && d.PodsLeft == 0 {
+	if d == nil || d.PodsLeft == 0 {
 		return nil
 	}
 	out := text.Count(d.PodsLeft, "pod", "pods")

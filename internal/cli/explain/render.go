@@ -97,11 +97,16 @@ func (w *Why) done(p *text.Page, wide bool) []string {
 	for _, e := range w.Done {
 		width = max(width, len(p.Clock.Time(e.At.Time)))
 	}
+	before := ""
 	for _, e := range w.Done {
 		said := e.Message
 		if said == "" {
 			said = Spell(e.Reason)
 		}
+		if said == before && !wide {
+			continue // the same sentence under another reason
+		}
+		before = said
 		if wide {
 			said = fmt.Sprintf("%s %s: %s", e.Phase, e.Reason, said)
 		}

@@ -86,7 +86,7 @@ func (s *Snapshot) what(r *v1alpha1.Remediation, w *Why) []Fact {
 		if n := len(r.Spec.Devices) - maxDevices; n > 0 {
 			out = append(out, Fact{Text: "and " + text.Count(n, "more device", "more devices")})
 		}
-		out = append(out, keptOut(r)...)
+		out = append(out, s.keptOut(r)...)
 	case len(faults) > 0:
 		f := faults[0]
 		out = append(out, Fact{Text: text.Clean(f.Code) + " on " + s.where(nil, f.Device), Since: &f.FirstSeen})
@@ -141,10 +141,11 @@ func Name(d Device) string {
 	return name + " (" + strings.Join(about, ", ") + ")"
 }
 
-// keptOut says what was put on and is not off yet.
-func keptOut(r *v1alpha1.Remediation) []Fact {
+// keptOut says what was put on and is not off yet. While it acts the whole node is tainted, also where the quarantine
+// is only a device's.
+func (s *Snapshot) keptOut(r *v1alpha1.Remediation) []Fact {
 	var devices, rules []string
-	node := false
+	node := s.tainted()
 	for _, q := range r.Status.Quarantined {
 		if q.Kind == v1alpha1.QuarantineNodeTaint {
 			node = true

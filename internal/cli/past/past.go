@@ -239,11 +239,16 @@ func (in Incident) timeline(p *text.Page, wide bool) {
 		p.Line(fmt.Sprintf("  (%d entries did not fit and are gone)", in.Dropped))
 	}
 	var rows [][]string
+	before := ""
 	for _, e := range in.Timeline {
 		said := e.Message
 		if said == "" {
 			said = explain.Spell(e.Reason)
 		}
+		if said == before && !wide {
+			continue // the same sentence under another reason
+		}
+		before = said
 		said = p.Clock.Localize(said)
 		row := []string{"  " + p.Clock.Time(e.At.Time), string(e.Phase), e.Reason, said}
 		if !wide {
