@@ -16,13 +16,14 @@ import (
 
 // snapshot is what a decision about one budget is made on.
 type snapshot struct {
-	budget   *v1alpha1.NodeDisruptionBudget
-	selects  func(*corev1.Node) bool
-	nodes    []*corev1.Node
-	node     *corev1.Node
-	holder   holder
-	devices  int32
-	deviceOf func(*corev1.Node) int32
+	budget *v1alpha1.NodeDisruptionBudget
+	// key stands for what selects depends on, so that a view counts once for it.
+	key     string
+	selects func(*corev1.Node) bool
+	seen    *view
+	node    *corev1.Node
+	holder  holder
+	devices int32
 }
 
 // outage is a node of the domain that is out, and why.
@@ -156,43 +157,31 @@ func allowedNodes(value intstr.IntOrString, size int) (int, error) {
 // outages lists what is out in a domain, the asking node apart, sorted by name, and counts the domain's nodes. A node
 // counts once: by its reservation, else by what can be seen on it.
 func (s snapshot) outages(domain string) (out []outage, size int) {
-	reserved := map[string]bool{}
-	current := map[string]string{}
-	for _, node := range s.nodes {
-		current[node.Name] = domainOf(s.budget, node)
-	}
+	reserved := map[string]bool{s.node.Name: true}
 	for _, r := range s.budget.Status.Reservations {
 		// Both the domain it was taken in and the one its node is in now count: a label that moves frees nothing.
-		if r.Node == s.node.Name || reserved[r.Node] || (r.Domain != domain && current[r.Node] != domain) {
+		now, known := s.seen.domainNow(s.budget, r.Node)
+		if reserved[r.Node] || (r.Domain != domain && (!known || now != domain)) {
 			continue
 		}
 		reserved[r.Node] = true
 		out = append(out, outage{node: r.Node, devices: max(r.Devices, 1),
 			why: fmt.Sprintf("remediation %s, since %s", r.Remediation, r.Since.UTC().Format(time.RFC3339))})
 	}
-	for _, node := range s.nodes {
-		if current[node.Name] != domain || !s.selects(node) {
+	counted := s.seen.domain(s.budget, s.key, domain, s.selects)
+	for _, o := range counted.out {
+		if reserved[o.node] {
 			continue
 		}
-		size++
-		if node.Name == s.node.Name || reserved[node.Name] {
-			continue
+		// Where the number is not known, it is taken for a node like the one that asks: to count it as none would let
+		// a device budget be overspent.
+		if o.devices == 0 {
+			o.devices = max(s.devices, 1)
 		}
-		if why := whyOut(node, s.budget.Spec.CountTaints); why != "" {
-			out = append(out, outage{node: node.Name, why: why, devices: s.devicesOf(node)})
-		}
+		out = append(out, o)
 	}
 	slices.SortFunc(out, func(a, b outage) int { return cmp.Compare(a.node, b.node) })
-	return out, size
-}
-
-// devicesOf is how many devices a node that is out takes out. Where that is not known it is taken for a node like the
-// one that asks: to count it as none would let a device budget be overspent.
-func (s snapshot) devicesOf(node *corev1.Node) int32 {
-	if devices := s.deviceOf(node); devices > 0 {
-		return devices
-	}
-	return max(s.devices, 1)
+	return out, counted.size
 }
 
 // whyOut says why a node is out of service; empty where it is in service.

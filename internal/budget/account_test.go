@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -247,12 +248,29 @@ func TestDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			node := newNode("a", rack("r1"))
 			got := decide(snapshot{
-				budget: c.budget, selects: func(*corev1.Node) bool { return true }, nodes: c.nodes, node: node,
-				holder: holderOf(newRemediation(node)), devices: c.devices, deviceOf: capacityOf,
+				budget: c.budget, selects: func(*corev1.Node) bool { return true }, seen: newView(c.nodes, capacityOf), node: node,
+				holder: holderOf(newRemediation(node)), devices: c.devices,
 			})
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("verdict (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func BenchmarkATallyServesAThousandWaiting(b *testing.B) {
+	nodes := make([]*corev1.Node, 0, 30_000)
+	for i := range 30_000 {
+		nodes = append(nodes, newNode(fmt.Sprintf("n%d", i), map[string]string{"topology.example.com/rack": fmt.Sprintf("r%d", i/16)}))
+	}
+	budget := newBudget("per-rack", intstr.FromInt32(1), perRack)
+	for b.Loop() {
+		seen := newView(nodes, capacityOf)
+		for i := range 1000 {
+			decide(snapshot{
+				budget: budget, selects: func(*corev1.Node) bool { return true }, seen: seen, node: nodes[i],
+				holder: holderOf(newRemediation(nodes[i])), devices: 8,
+			})
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -71,15 +70,15 @@ func (k *Keeper) reserve(ctx context.Context, r request) (Verdict, error) {
 	// One at a time in this process: the others would only lose the swap. Two processes meet at the API server.
 	k.taking.Lock()
 	defer k.taking.Unlock()
-	nodes, err := k.nodes(ctx)
+	seen, err := k.look(ctx)
 	if err != nil {
 		return Verdict{}, err
 	}
-	if verdict, refused := k.refusedByCache(ctx, r, nodes); refused {
+	if verdict, refused := k.refusedByCache(ctx, r, seen); refused {
 		return verdict, nil
 	}
 	for range maxRounds {
-		verdict, err := k.reserveLive(ctx, r, nodes)
+		verdict, err := k.reserveLive(ctx, r, seen)
 		if !errors.Is(err, errMoved) {
 			return verdict, err
 		}
@@ -94,7 +93,7 @@ func contended(what string) Verdict {
 
 // refusedByCache refuses from the cache alone, where it can. It never grants. What the Remediation may hold already is
 // left to the live path, which also gives it back.
-func (k *Keeper) refusedByCache(ctx context.Context, r request, nodes []*corev1.Node) (Verdict, bool) {
+func (k *Keeper) refusedByCache(ctx context.Context, r request, seen *view) (Verdict, bool) {
 	list := &v1alpha1.NodeDisruptionBudgetList{}
 	if err := k.options.Client.List(ctx, list); err != nil {
 		return Verdict{}, false
@@ -111,22 +110,22 @@ func (k *Keeper) refusedByCache(ctx context.Context, r request, nodes []*corev1.
 		if budget.Status.RebuiltFor != string(budget.UID) {
 			return Verdict{}, false
 		}
-		if verdict := decide(k.snapshot(budget, all, r, nodes)); !verdict.Granted {
+		if verdict := decide(k.snapshot(budget, all, r, seen)); !verdict.Granted {
 			return verdict, true
 		}
 	}
 	return Verdict{}, false
 }
 
-func (k *Keeper) snapshot(budget *v1alpha1.NodeDisruptionBudget, all guards, r request, nodes []*corev1.Node) snapshot {
+func (k *Keeper) snapshot(budget *v1alpha1.NodeDisruptionBudget, all guards, r request, seen *view) snapshot {
 	return snapshot{
-		budget: budget, selects: all.selectsNode(budget.Name), nodes: nodes, node: r.node,
-		holder: holderOf(r.remediation), devices: r.devices, deviceOf: k.options.DevicesOf,
+		budget: budget, key: all.key(budget), selects: all.selectsNode(budget.Name), seen: seen,
+		node: r.node, holder: holderOf(r.remediation), devices: r.devices,
 	}
 }
 
 // reserveLive takes a slot of every budget that selects the node, as the API server has them now.
-func (k *Keeper) reserveLive(ctx context.Context, r request, nodes []*corev1.Node) (Verdict, error) {
+func (k *Keeper) reserveLive(ctx context.Context, r request, seen *view) (Verdict, error) {
 	all, err := k.liveGuards(ctx)
 	if err != nil {
 		return Verdict{}, err
@@ -143,7 +142,7 @@ func (k *Keeper) reserveLive(ctx context.Context, r request, nodes []*corev1.Nod
 	}
 	var taken []*v1alpha1.NodeDisruptionBudget
 	for _, budget := range selecting {
-		verdict, added, err := k.take(ctx, budget, all, r, nodes)
+		verdict, added, err := k.take(ctx, budget, all, r, seen)
 		if added {
 			taken = append(taken, budget)
 		}
@@ -157,14 +156,14 @@ func (k *Keeper) reserveLive(ctx context.Context, r request, nodes []*corev1.Nod
 
 // take swaps one budget for one with the slot, and brings budget up to date. added says that this call put the entry
 // there.
-func (k *Keeper) take(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, all guards, r request, nodes []*corev1.Node) (verdict Verdict, added bool, err error) {
+func (k *Keeper) take(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, all guards, r request, seen *view) (verdict Verdict, added bool, err error) {
 	current := budget.DeepCopy()
 	for range maxSwaps {
 		rebuilt, err := k.rebuild(ctx, current, all)
 		if err != nil {
 			return Verdict{}, false, err
 		}
-		verdict := decide(k.snapshot(current, all, r, nodes))
+		verdict := decide(k.snapshot(current, all, r, seen))
 		held := slices.ContainsFunc(current.Status.Reservations, holderOf(r.remediation).holds)
 		if !verdict.Granted || (held && !rebuilt) {
 			return verdict, false, nil
@@ -250,29 +249,4 @@ func (k *Keeper) liveGuards(ctx context.Context) (guards, error) {
 		return guards{}, fmt.Errorf("listing budgets: %w", err)
 	}
 	return readGuards(list.Items), nil
-}
-
-// nodes lists the Nodes from the cache, not copied: nobody here writes to them. At 30,000 nodes even that costs
-// milliseconds, so one list serves for NodesMaxAge; a cache is behind by as much anyway.
-func (k *Keeper) nodes(ctx context.Context) ([]*corev1.Node, error) {
-	now := k.options.Now()
-	if k.listed != nil && now.Before(k.listedUntil) {
-		return k.listed, nil
-	}
-	list := &corev1.NodeList{}
-	if err := k.options.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing nodes: %w", err)
-	}
-	nodes := make([]*corev1.Node, 0, len(list.Items))
-	for i := range list.Items {
-		nodes = append(nodes, &list.Items[i])
-	}
-	k.listed, k.listedUntil = nodes, now.Add(k.options.NodesMaxAge)
-	return nodes, nil
-}
-
-// memo is the Keeper's last list of Nodes.
-type memo struct {
-	listed      []*corev1.Node
-	listedUntil time.Time
 }
