@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -61,7 +62,7 @@ type lateAnswer struct {
 }
 
 // thaw lets the process run again, and gives what the server says to what it had half sent.
-func (th *thawing) thaw() []lateAnswer {
+func (th *thawing) thaw(ctx context.Context) []lateAnswer {
 	th.mu.Lock()
 	want := len(th.late)
 	th.mu.Unlock()
@@ -73,7 +74,7 @@ func (th *thawing) thaw() []lateAnswer {
 		if len(got) >= want {
 			return got
 		}
-		time.Sleep(10 * time.Millisecond)
+		sleep(ctx, 10*time.Millisecond)
 	}
 	return nil
 }
@@ -119,10 +120,10 @@ func freezeAndThaw(t *testing.T, n int, what string) bool {
 		t.Fatal("neither frozen nor ended")
 	}
 	r.forgetLeader()
-	r.startController()
+	r.waitForLeader(r.startController())
 	check := r.otherwise(what)
 	before := r.machine.Reboots()
-	for _, a := range th.thaw() {
+	for _, a := range th.thaw(r.ctx) {
 		if a.code < http.StatusBadRequest {
 			t.Errorf("frozen before %s; thawed, %s was accepted with %d", frozen, a.write, a.code)
 		}
@@ -140,7 +141,7 @@ func (r *rig) otherwise(what string) func() {
 	r.t.Helper()
 	switch what {
 	case "goes on":
-		r.waitFor("the other's end", over)
+		r.t.Log(r.describe(r.waitFor("the other's end", over)))
 		return r.expectGoodEnd
 	case "cancels":
 		r.cancelAll()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -65,6 +67,9 @@ type rig struct {
 	running []*process
 	foreign *foreigner
 	seq     int
+
+	mu  sync.Mutex
+	log []string
 }
 
 // process is something that runs until it is killed.
@@ -126,6 +131,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}
 	r.foreign = startForeigner(ctx, admin, r.node.Name)
 	t.Cleanup(func() {
+		if t.Failed() {
+			r.showLog()
+		}
 		for _, p := range slices.Backward(r.running) {
 			p.kill(t)
 		}
@@ -342,18 +350,31 @@ func (r *rig) startControllerWith(setup func(*gate)) *process {
 		if err != nil {
 			return err
 		}
+		ctrl.SetLogger(logr.Discard()) // what libraries log without a logger of ours.
 		return controller.Run(ctx, cfg, controller.Config{Namespace: config.Namespace, Identity: identity, NodeSelector: sel,
 			LeaseDuration: 2 * time.Second, RenewDeadline: 1500 * time.Millisecond, RetryPeriod: 200 * time.Millisecond,
 			ReportingGrace: 200 * time.Millisecond, Logger: r.logger(identity)})
 	})
 }
 
-// logger is quiet unless ROUNDHOUSE_TEST_LOG is set: a killed controller complains a lot.
+// logger keeps the last lines, which are shown where the test fails.
 func (r *rig) logger(name string) logr.Logger {
-	if os.Getenv("ROUNDHOUSE_TEST_LOG") == "" {
-		return logr.Discard()
-	}
-	return funcr.New(func(prefix, args string) { fmt.Fprintln(os.Stderr, time.Now().Format("15:04:05.000"), prefix, args) }, funcr.Options{}).WithName(name)
+	return funcr.New(func(prefix, args string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.log = append(r.log, time.Now().Format("15:04:05.000 ")+prefix+" "+args)
+		r.log = r.log[max(0, len(r.log)-maxLog):]
+	}, funcr.Options{}).WithName(name)
+}
+
+// maxLog is how many lines of the controllers' logs are kept.
+const maxLog = 120
+
+// showLog shows what the controllers said last.
+func (r *rig) showLog() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.t.Log("the controllers' last words:\n" + strings.Join(r.log, "\n"))
 }
 
 func (r *rig) run(name string, setup func(*gate), run func(context.Context, *gate) error) *process {
@@ -464,6 +485,22 @@ func (r *rig) expectReboots(want int) {
 	if got := r.machine.Reboots(); got != want {
 		r.t.Errorf("%d reboots, want %d", got, want)
 	}
+}
+
+// waitForLeader waits until a controller leads: until then nothing fences the one before it.
+func (r *rig) waitForLeader(p *process) {
+	r.t.Helper()
+	for range 1000 {
+		lease := &coordinationv1.Lease{}
+		err := r.admin.Get(r.ctx, client.ObjectKey{Namespace: config.Namespace, Name: config.LeaderLease}, lease)
+		if err == nil && lease.Spec.HolderIdentity != nil && "controller "+*lease.Spec.HolderIdentity == p.name {
+			// The API server learns of it through a watch of its own, some milliseconds later (docs/security.md).
+			sleep(r.ctx, 200*time.Millisecond)
+			return
+		}
+		sleep(r.ctx, 30*time.Millisecond)
+	}
+	r.t.Fatalf("%s does not lead", p.name)
 }
 
 // forgetLeader removes the Lease, as if it had run out: a test need not wait for that.
