@@ -74,10 +74,14 @@ func (n *Node) replaceLocked(h *v1alpha1.NodeHealth) {
 	if h != nil && (n.health == nil || n.health.UID != h.UID) {
 		n.act.inherited = false
 	}
-	n.health = h
+	n.health = nil
 	if h == nil {
 		return
 	}
+	// A copy, because what a watch shares is not ours; without the record of who wrote what, which is half of it.
+	kept := *h
+	kept.ManagedFields = nil
+	n.health = &kept
 	if uid := string(h.UID); n.fenceOf != uid {
 		n.fenceOf, n.fence = uid, 0
 	}
@@ -218,7 +222,7 @@ func (n *Node) refresh(ctx context.Context) (*v1alpha1.NodeHealth, error) {
 	defer n.mu.Unlock()
 	n.askAt = n.clock.Now().Add(absentRetry)
 	n.replaceLocked(h)
-	return h, nil
+	return n.health, nil
 }
 
 // readNode reads the Node: its UID, and the condition as it stands.
