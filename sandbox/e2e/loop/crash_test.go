@@ -36,47 +36,28 @@ func killAfter(n int) (func(*gate), <-chan write) {
 
 // TestTheControllerMayDieAfterAnyWrite kills it between every two of its writes, for every write that one incident takes.
 func TestTheControllerMayDieAfterAnyWrite(t *testing.T) {
-	for n := 1; n <= maxWrites; n++ {
-		setup, killed := killAfter(n)
-		last := false
-		t.Run(fmt.Sprintf("write %d", n), func(t *testing.T) {
-			r := newRig(t, rigOptions{dra: true})
-			first := r.startControllerWith(setup)
-			go r.faultOnceHealthy()
-			select {
-			case w := <-killed:
-				t.Log("killed after", w)
-			case <-r.ended():
-				last = true
-				return
-			case <-r.ctx.Done():
-				t.Fatal("neither killed nor ended")
-			}
-			first.kill(t)
-			r.forgetLeader()
-			r.startController()
-			r.expectGoodEnd()
-		})
-		if last {
-			t.Logf("one incident takes %d writes", n-1)
-			return
-		}
-		if t.Failed() {
-			return
-		}
-	}
-	t.Errorf("more than %d writes", maxWrites)
+	dieAfterEachWrite(t, rigOptions{dra: true},
+		func(r *rig, setup func(*gate)) *process { return r.startControllerWith(setup) },
+		func(r *rig) { r.forgetLeader(); r.startController() })
 }
 
 // TestTheAgentMayDieAfterAnyWrite does so to the agent: its writes to the API, and to its journal.
 func TestTheAgentMayDieAfterAnyWrite(t *testing.T) {
+	dieAfterEachWrite(t, rigOptions{dra: true, agentOff: true},
+		func(r *rig, setup func(*gate)) *process { r.startController(); return r.startAgentWith(setup) },
+		func(r *rig) { r.startAgent() })
+}
+
+// dieAfterEachWrite starts a process anew for each of its writes, kills it after that one, starts another, and expects
+// the same end.
+func dieAfterEachWrite(t *testing.T, o rigOptions, start func(*rig, func(*gate)) *process, again func(*rig)) {
+	t.Helper()
 	for n := 1; n <= maxWrites; n++ {
+		setup, killed := killAfter(n)
 		last := false
 		t.Run(fmt.Sprintf("write %d", n), func(t *testing.T) {
-			r := newRig(t, rigOptions{dra: true, agentOff: true})
-			setup, killed := killAfter(n)
-			first := r.startAgentWith(setup)
-			r.startController()
+			r := newRig(t, o)
+			first := start(r, setup)
 			go r.faultOnceHealthy()
 			select {
 			case w := <-killed:
@@ -88,11 +69,11 @@ func TestTheAgentMayDieAfterAnyWrite(t *testing.T) {
 				t.Fatal("neither killed nor ended")
 			}
 			first.kill(t)
-			r.startAgent()
+			again(r)
 			r.expectGoodEnd()
 		})
 		if last {
-			t.Logf("one incident takes %d writes of the agent's", n-1)
+			t.Logf("one incident takes %d writes", n-1)
 			return
 		}
 		if t.Failed() {
