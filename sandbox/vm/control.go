@@ -38,6 +38,7 @@ type control struct {
 	next    int64
 	waiting map[int64]chan wire.Reply
 	boot    *boot
+	boots   int // how often the guest came up
 }
 
 // newControl starts listening to the guest, which will say hello when it is up.
@@ -87,6 +88,7 @@ func (c *control) hello(reply wire.Reply) {
 	}
 	c.boot.id = strings.TrimSpace(string(reply.Data))
 	c.boot.err = reply.Err()
+	c.boots++
 	close(c.boot.up)
 }
 
@@ -96,6 +98,13 @@ func (c *control) reset() {
 	defer c.mu.Unlock()
 	close(c.boot.gone)
 	c.boot = newBoot()
+}
+
+// count returns how often the guest came up.
+func (c *control) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.boots
 }
 
 // current returns the boot that is going on.

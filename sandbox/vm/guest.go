@@ -30,6 +30,10 @@ func (v *VM) AwaitBoot(ctx context.Context, not string) (string, error) {
 	return b.id, nil
 }
 
+// Boots returns how often the guest has come up, its first boot included. It is what the guest's init and QEMU's resets
+// say, not what an agent makes of it.
+func (v *VM) Boots() int { return v.control.count() }
+
 // Kmsg writes one line into the guest's own /dev/kmsg. The kernel records it with facility 1, as it does whatever does
 // not come from itself. A priority may lead it, such as <3>.
 func (v *VM) Kmsg(ctx context.Context, line string) error {
@@ -94,8 +98,8 @@ func (v *VM) SignalAgent(ctx context.Context, sig syscall.Signal) error {
 	return err
 }
 
-// Fetch makes the guest request an https URL and returns the body. It trusts the certificates in roots (PEM), and wants
-// one for serverName, or for the URL's host if that is empty.
+// Fetch makes the guest request an http or https URL and returns the body, whatever the status. For https it trusts the
+// certificates in roots (PEM), and wants one for serverName, or for the URL's host if that is empty.
 func (v *VM) Fetch(ctx context.Context, url, serverName string, roots []byte) ([]byte, error) {
 	reply, err := v.control.ask(ctx, wire.Request{Op: wire.OpFetch, Path: url, ServerName: serverName, Data: roots})
 	return reply.Data, err

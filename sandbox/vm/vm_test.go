@@ -286,6 +286,9 @@ func rebootIsReal(t *testing.T, ctx context.Context, v *VM) {
 	}
 	after := must[string](t)(v.AwaitBoot(ctx, before))
 	t.Logf("reset to up in %v", time.Since(began).Round(10*time.Millisecond))
+	if n := v.Boots(); n != 2 {
+		t.Errorf("%d boots, want 2", n)
+	}
 	if read := must[string](t)(v.BootID(ctx)); read != after || after == before || len(after) != len("0fc70fad-6980-4f05-acf8-5f6c56122bb4") {
 		t.Errorf("boot ID %q before, %q after, %q read", before, after, read)
 	}
