@@ -26,19 +26,18 @@ type Teller struct {
 	nodes  []string // the act's nodes, of which alone is told
 	count  func(scenario.State) (int, string)
 
-	told      map[string]bool   // what is told once
-	last      map[string]string // the last reason told, by incident
-	modes     map[string]string // by policy
-	evicted   map[string]string // the pod that was told to go, by namespace and app
-	slots     map[string]string // budget slots held, by budget, not told yet
-	finished  int
-	asked     int
-	verified  int
-	killed    bool
-	stormed   bool
-	disturbed int // facts that would be a touch in Observe
-	writes    int
-	happened  map[scenario.Kind]int
+	told     map[string]bool   // what is told once
+	last     map[string]string // the last reason told, by incident
+	modes    map[string]string // by policy
+	evicted  map[string]string // the pod that was told to go, by namespace and app
+	slots    map[string]string // budget slots held, by budget, not told yet
+	finished int
+	asked    int
+	verified int
+	killed   bool
+	stormed  bool
+	writes   int
+	happened map[scenario.Kind]int
 }
 
 // NewTeller tells act number, whose clock began offset ago, on a page.
@@ -99,8 +98,10 @@ func (t *Teller) Outcome(o scenario.Outcome) {
 	case !o.Seen:
 		t.line(at, "NOT SEEN", scenario.Red, "%s", o.Name)
 		t.page.More(scenario.Plain, o.Why)
+	case o.Part == "never" && t.once("never"):
+		t.line(at, "never", scenario.Green, "%s: %s", o.Name, o.Evidence)
 	case o.Part == "never":
-		t.line(at, "never", scenario.Dim, "%s: %s", o.Name, o.Evidence)
+		t.page.More(scenario.Plain, o.Name+": "+o.Evidence)
 	case t.stormed && o.Fact == nil && strings.HasPrefix(o.Part, "step"):
 		t.line(at, "counted", scenario.Green, "%s; a storm of lines is no storm of writes: %d", o.Evidence, t.writes)
 	}
@@ -192,10 +193,14 @@ func (t *Teller) fault(f scenario.Fact) {
 		return
 	}
 	if t.once("fault " + v["node"]) {
-		t.line(f.At, "fault", scenario.Red, "%s slot %s  %q", v["node"], cmp.Or(v["slot"], "?"), v["evidence"])
+		t.once("fault " + v["node"] + v["check"])
+		t.line(f.At, "fault", scenario.Red, "%s slot %s  \"%s\"", v["node"], cmp.Or(v["slot"], "?"), unknown.ReplaceAllString(v["evidence"], ""))
 		return
 	}
-	t.line(f.At, "also", scenario.Plain, "%s says %s: %q", v["check"], v["code"], v["evidence"])
+	// Another check that sees the same with its own eyes is worth a line; another line of the same log is not.
+	if t.once("fault " + v["node"] + v["check"]) {
+		t.line(f.At, "seen", scenario.Plain, "%s agrees: %s", v["check"], v["evidence"])
+	}
 }
 
 func (t *Teller) policy(f scenario.Fact) {
@@ -250,6 +255,9 @@ func (t *Teller) touchedText() string {
 
 // uuid finds boot IDs and device UUIDs, of which the first part is enough to tell them apart here.
 var uuid = regexp.MustCompile(`([0-9a-f]{8}-[0-9a-f]{4})(-[0-9a-f]{4}){2}-[0-9a-f]{8}([0-9a-f]{4})`)
+
+// unknown is what the driver writes where it does not know the process; it says nothing.
+var unknown = regexp.MustCompile(`(pid='<unknown>'|name=<unknown>), `)
 
 // brief shortens what is too long for a line: identities.
 func brief(message string) string { return uuid.ReplaceAllString(message, "$1...$3") }

@@ -104,7 +104,7 @@ func (n *PlainNarrator) Outcome(o Outcome) {
 // Ended tells the sum.
 func (n *PlainNarrator) Ended(r *Report) {
 	for _, t := range r.Nodes {
-		n.page.Text(Plain, fmt.Sprintf("%s: quarantined %s, drained %s, repaired %s, returned %s after the fault; %d reboots, %d pods disturbed",
+		n.page.Text(Plain, fmt.Sprintf("%s: quarantined %s, drained %s, repaired %s, returned %s after the fault or the word to act; %d reboots, %d pods disturbed",
 			t.Node, since(t.Quarantined), since(t.Drained), since(t.Repaired), since(t.Returned), t.Reboots, t.Disturbed))
 	}
 	style, word := Green, "passed"

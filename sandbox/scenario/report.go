@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
 // maxReported bounds the facts in a report; the earliest and the latest stay.
@@ -30,7 +32,7 @@ type Report struct {
 	Seen         int       `json:"seen"`
 	Expected     int       `json:"expected"`
 	Expectations []Outcome `json:"expectations"`
-	// Nodes is how it went with each node that had an incident; times are seconds since the node's first fault.
+	// Nodes is how it went with each node that had an incident; times are in seconds.
 	Nodes []NodeTimes `json:"nodes,omitempty"`
 	// Facts are the facts, FactsDropped how many of the middle are left out.
 	Facts        []Fact `json:"facts"`
@@ -40,8 +42,10 @@ type Report struct {
 // NodeTimes is how it went with one node: how long after the fault each thing was first seen, and how often.
 type NodeTimes struct {
 	Node string `json:"node"`
-	// Fault is when the first fault was injected, since the scenario began; the others count from it. A null was not seen.
+	// Fault is when the first fault was injected, Acting when a policy was told to act on it where that was later, both
+	// since the scenario began. The others count from the later of the two; a null was not seen.
 	Fault       float64  `json:"fault"`
+	Acting      float64  `json:"acting,omitempty"`
 	Quarantined *float64 `json:"quarantined"`
 	Drained     *float64 `json:"drained"`
 	Repaired    *float64 `json:"repaired"`
@@ -51,13 +55,17 @@ type NodeTimes struct {
 }
 
 // times reads from the facts how it went with the nodes that faults were injected into, at the given times, and that had an
-// incident.
+// incident. A policy that is changed while the fault is there makes the clock begin anew: before, nothing was to happen.
 func times(facts []Fact, injected map[string]time.Duration) []NodeTimes {
 	var out []NodeTimes
 	for node, at := range injected {
 		n := NodeTimes{Node: node, Fault: seconds(at)}
 		incident := false
 		for _, f := range facts {
+			if f.Kind == KindPolicy && f.At > at && f.Fields["mode"] != string(v1alpha1.ModeObserve) && n.Quarantined == nil {
+				at = f.At
+				n.Acting = seconds(at)
+			}
 			if f.Fields["node"] == node {
 				n.take(f, at)
 				incident = incident || f.Kind == KindRemediation

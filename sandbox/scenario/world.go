@@ -95,7 +95,7 @@ func (w *World) Observe(c Change) []Fact {
 }
 
 // seconds rounds to milliseconds: what a report needs, and no more.
-func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
+func seconds(d time.Duration) float64 { return float64(d.Round(time.Millisecond).Milliseconds()) / 1000 }
 
 func kindOf(o metav1.Object) string {
 	name := fmt.Sprintf("%T", o)

@@ -146,12 +146,9 @@ func (s *Stage) Break(ctx context.Context, node string, slot int, f scenario.Fau
 
 // KillController ends the leading controller as a crash would.
 func (s *Stage) KillController(ctx context.Context) error {
-	leader, err := s.sandbox.Leader(ctx)
+	leader, err := s.leader(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for the leader: %w", err)
-	}
-	if leader == nil {
-		return errors.New("no controller leads")
 	}
 	return leader.Kill(ctx)
 }

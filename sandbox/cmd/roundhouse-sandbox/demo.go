@@ -39,7 +39,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	o := sandbox.Options{Fleet: fleetOf(list, 64)}
+	o := sandbox.Options{Fleet: fleetOf(list, 64), LeaseDuration: stage.LeaseDuration}
 	o.Fleet.CheckEvery = 2 * time.Second
 	if !*once {
 		if o.StateDir, err = sandbox.DefaultStateDir(); err != nil {
@@ -55,7 +55,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		}
 		bar.Done(s.Ready(), fmt.Sprintf("%s, %d pods running", fleetText(s), running))
 		page.Text(scenario.Plain, "Compressed: "+list[0].Compressed+", checks every 30s to 2s. Decisions and evictions are in real time.")
-		err = playActs(ctx, s, list, *report, page)
+		err = playActs(ctx, s, list, *report, page, stdout)
 		if *once || ctx.Err() != nil {
 			return err
 		}
@@ -80,12 +80,15 @@ func readActs() ([]*scenario.Scenario, error) {
 }
 
 // playActs plays one act after the other on one clock, and tells the table.
-func playActs(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario, report string, page *scenario.Page) error {
+func playActs(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario, report string, page *scenario.Page, stdout io.Writer) error {
+	on := stage.On(s)
+	ctx, stop := on.Supervise(ctx, stdout)
+	defer stop()
 	began := time.Now()
 	var reports []*scenario.Report
 	var errs []error
 	for i, one := range list {
-		r, err := scenario.NewRunner(one, stage.On(s), demo.NewTeller(page, i+1, time.Since(began))).Run(ctx)
+		r, err := scenario.NewRunner(one, on, demo.NewTeller(page, i+1, time.Since(began))).Run(ctx)
 		reports = append(reports, r)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("act %d: %w", i+1, err))

@@ -43,10 +43,17 @@ func injection(args []string, stderr io.Writer) (in fleet.Injection, stateDir st
 	set.IntVar(&in.Relapses, "relapses", 0, "how often the fault comes back after a reboot has healed it")
 	set.DurationVar(&in.RelapseAfter, "relapse-after", time.Second, "how long after the boot it comes back")
 	set.Usage = func() { injectUsage(stderr, set) }
-	if err := set.Parse(args); err != nil {
-		return in, "", err
+	// Flags may stand behind the words too.
+	var words []string
+	for {
+		if err := set.Parse(args); err != nil {
+			return in, "", err
+		}
+		if set.NArg() == 0 {
+			break
+		}
+		words, args = append(words, set.Arg(0)), set.Args()[1:]
 	}
-	words := set.Args()
 	switch len(words) {
 	case 3:
 		if in.Device, err = strconv.Atoi(words[2]); err != nil {

@@ -49,9 +49,15 @@ func runRun(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 		}
 		list = append(list, s)
 	}
-	return withSandbox(ctx, sandbox.Options{Fleet: fleetOf(list, o.nodes)}, stdout, func(ctx context.Context, s *sandbox.Sandbox, bar *sandbox.Bar) error {
+	options := sandbox.Options{Fleet: fleetOf(list, o.nodes), LeaseDuration: stage.LeaseDuration}
+	if !o.once {
+		if options.StateDir, err = sandbox.DefaultStateDir(); err != nil {
+			return err
+		}
+	}
+	return withSandbox(ctx, options, stdout, func(ctx context.Context, s *sandbox.Sandbox, bar *sandbox.Bar) error {
 		bar.Done(s.Ready(), fleetText(s))
-		err := playAll(ctx, s, list, o.report, func() scenario.Narrator { return scenario.NewPlainNarrator(stdout) })
+		err := playAll(ctx, s, list, o.report, stdout)
 		if o.once || ctx.Err() != nil {
 			return err
 		}
@@ -137,11 +143,14 @@ func withSandbox(ctx context.Context, o sandbox.Options, stdout io.Writer, use f
 }
 
 // playAll plays scenarios one after the other, and writes their reports.
-func playAll(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario, report string, narrator func() scenario.Narrator) error {
+func playAll(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario, report string, stdout io.Writer) error {
+	on := stage.On(s)
+	ctx, stop := on.Supervise(ctx, stdout)
+	defer stop()
 	var reports []*scenario.Report
 	var errs []error
 	for _, one := range list {
-		r, err := scenario.NewRunner(one, stage.On(s), narrator()).Run(ctx)
+		r, err := scenario.NewRunner(one, on, scenario.NewPlainNarrator(stdout)).Run(ctx)
 		reports = append(reports, r)
 		if err == nil && !r.Passed {
 			err = errNotSeen

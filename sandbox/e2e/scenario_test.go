@@ -1,0 +1,54 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/roundhouse-dev/roundhouse/sandbox/fleet"
+	"github.com/roundhouse-dev/roundhouse/sandbox/sandbox"
+	"github.com/roundhouse-dev/roundhouse/sandbox/scenario"
+	"github.com/roundhouse-dev/roundhouse/sandbox/scenarios"
+	"github.com/roundhouse-dev/roundhouse/sandbox/stage"
+)
+
+// TestScenarios plays every scenario that ships, one after the other on one small fleet, as
+// `roundhouse-sandbox run one-of-eight never-repaired nothing-wrong stop --once` does.
+func TestScenarios(t *testing.T) {
+	names, err := scenarios.Names()
+	if err != nil {
+		t.Fatal(err)
+	}
+	starting, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the sandbox was not ready after 5m"))
+	defer cancel()
+	s, err := sandbox.Start(starting, sandbox.Options{Fleet: fleet.Options{Nodes: 10}, LeaseDuration: stage.LeaseDuration})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		if err := s.Stop(ctx); err != nil {
+			t.Errorf("stopping the sandbox: %v", err)
+		}
+	})
+	on := stage.On(s)
+	ctx, stop := on.Supervise(t.Context(), t.Output())
+	defer stop()
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			one, err := scenarios.Get(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var told bytes.Buffer
+			report, err := scenario.NewRunner(one, on, scenario.NewPlainNarrator(&told)).Run(ctx)
+			if err != nil || !report.Passed {
+				t.Fatalf("%d of %d expectations seen: %v\n%s", report.Seen, report.Expected, err, told.String())
+			}
+			t.Logf("%d of %d expectations seen in %.1fs", report.Seen, report.Expected, report.Seconds)
+		})
+	}
+}
