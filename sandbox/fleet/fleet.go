@@ -101,6 +101,7 @@ func newFleet(ctx context.Context, admin *rest.Config, o Options) (*Fleet, error
 // bringUp makes the objects and starts the actors.
 func (f *Fleet) bringUp(ctx context.Context) error {
 	var err error
+	//nolint:contextcheck // The agents live as long as the fleet, and ctx bounds the start only.
 	if f.agents, err = newAgents(f.ctx, &f.wg, f.o, f.kube, f.admin); err != nil {
 		return err
 	}
@@ -111,6 +112,7 @@ func (f *Fleet) bringUp(ctx context.Context) error {
 	if err := f.register(ctx); err != nil {
 		return err
 	}
+	//nolint:contextcheck // So do the kubelets.
 	if err := f.kubelets.start(f.ctx, &f.wg); err != nil {
 		return err
 	}

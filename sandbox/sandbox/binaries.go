@@ -43,7 +43,7 @@ func findBinary(dir, name string) (string, error) {
 func freeAddresses() (one, other string, err error) {
 	var found [2]string
 	for i := range found {
-		listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // A bind to loopback does not wait.
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return "", "", fmt.Errorf("looking for a free port: %w", err)
 		}

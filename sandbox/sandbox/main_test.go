@@ -20,7 +20,7 @@ const startWithin = 3 * time.Minute
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), startWithin) //nolint:forbidigo // TestMain is a main: no caller has a context to give.
+	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
 	state, err := os.MkdirTemp("", "rh-state-")
 	if err != nil {

@@ -30,7 +30,7 @@ func launch(name, binary string, args []string, logPath string) (*process, error
 	if err != nil {
 		return nil, fmt.Errorf("opening the log of %s: %w", name, err)
 	}
-	cmd := exec.Command(binary, args...) //nolint:noctx // It is to outlive the context of whoever started it; Stop ends it.
+	cmd := exec.Command(binary, args...) // without a context: Stop ends it
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttributes()
 	p := &process{name: name, logPath: logPath, exited: make(chan struct{})}

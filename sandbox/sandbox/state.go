@@ -67,7 +67,7 @@ func Find(ctx context.Context, stateDir string) (*Running, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	if _, err := r.ask(ctx, http.MethodGet, "/state", nil); err != nil {
+	if err := r.ask(ctx, http.MethodGet, "/state", nil); err != nil {
 		return nil, ErrNone // One that was killed leaves its state behind.
 	}
 	return r, nil
@@ -79,33 +79,32 @@ func (r *Running) Inject(ctx context.Context, in fleet.Injection) error {
 	if err != nil {
 		return fmt.Errorf("encoding a fault: %w", err)
 	}
-	_, err = r.ask(ctx, http.MethodPost, "/inject", body)
-	return err
+	return r.ask(ctx, http.MethodPost, "/inject", body)
 }
 
 // ask sends one request through the socket.
-func (r *Running) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+func (r *Running) ask(ctx context.Context, method, path string, body []byte) error {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", r.Socket)
 	}}
 	defer transport.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(ctx, method, "http://sandbox"+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("asking the sandbox: %w", err)
+		return fmt.Errorf("asking the sandbox: %w", err)
 	}
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("asking the sandbox: %w", err)
+		return fmt.Errorf("asking the sandbox: %w", err)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxRequest))
 	if err != nil {
-		return nil, fmt.Errorf("reading the sandbox's answer: %w", err)
+		return fmt.Errorf("reading the sandbox's answer: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, errors.New(string(bytes.TrimSpace(answer)))
+		return errors.New(string(bytes.TrimSpace(answer)))
 	}
-	return answer, nil
+	return nil
 }
 
 // door is where other programs of the same user reach a running sandbox.
