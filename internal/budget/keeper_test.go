@@ -8,7 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -302,5 +304,31 @@ func TestHeldIsFalseForABudgetThatWasRecreated(t *testing.T) {
 	tr := newTraced(t, node, rem, newBudget("pool", intstr.FromInt32(1), selectingPool, reservedFor(rem, "", 8)))
 	if held, err := tr.keeper().Held(t.Context(), node, rem); err != nil || held {
 		t.Errorf("held is %v, %v; want false", held, err)
+	}
+}
+
+func TestABudgetThatIsRecreatedForOtherNodesMeanwhileIsNotTakenFrom(t *testing.T) {
+	node := newNode("a", pool)
+	rem := newRemediation(node)
+	tr := newTraced(t, node, rem, newBudget("moved", intstr.FromInt32(1), selectingPool), newBudget("stays", intstr.FromInt32(1), selectingPool))
+	swapped := false
+	tr.fail = func(_, name string) error {
+		if name != "moved" || swapped {
+			return nil
+		}
+		swapped = true
+		other := newBudget("moved", intstr.FromInt32(1), func(b *v1alpha1.NodeDisruptionBudget) {
+			b.Spec.NodeSelector.MatchLabels = map[string]string{"pool": "other"}
+		})
+		if err := errors.Join(tr.Delete(t.Context(), newBudget("moved", intstr.FromInt32(1))), tr.Create(t.Context(), other)); err != nil {
+			t.Fatal(err)
+		}
+		return apierrors.NewConflict(schema.GroupResource{Resource: "nodedisruptionbudgets"}, name, errors.New("it changed"))
+	}
+	if verdict, err := tr.keeper().Reserve(t.Context(), node, rem, 8); err != nil || !verdict.Granted {
+		t.Fatalf("got %+v, %v; want a grant", verdict, err)
+	}
+	if diff := cmp.Diff(map[string][]string{"moved": {}, "stays": {"a-r"}}, tr.holders(t)); diff != "" {
+		t.Errorf("holders (-want +got):\n%s", diff)
 	}
 }

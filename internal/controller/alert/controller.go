@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -45,10 +44,7 @@ func Setup(mgr ctrl.Manager, options Options) error {
 		Named("alert").
 		WatchesRawSource(debounce.Start()).
 		Watches(&v1alpha1.Remediation{}, debounce.Handler(settle), builder.WithPredicates(phaseChanged())).
-		WithOptions(controller.Options{
-			// A failure is tried again soon, and never later than the next turn would be.
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Second, options.Every),
-		}).
+		WithOptions(controller.Options{RateLimiter: debounce.Backoff()}).
 		Complete(reconcile.Func(loop.Reconcile))
 	if err != nil {
 		return fmt.Errorf("building the alert loop: %w", err)

@@ -16,6 +16,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/budget"
+	"github.com/roundhouse-dev/roundhouse/internal/controller/debounce"
 )
 
 // The condition that the loop keeps on budgets, its reasons, and how patient the loop is.
@@ -54,6 +56,7 @@ func Setup(mgr ctrl.Manager, options Options) error {
 		Named("budget").
 		For(&v1alpha1.NodeDisruptionBudget{}).
 		Watches(&v1alpha1.Remediation{}, handler.EnqueueRequestsFromMapFunc(loop.budgetsOf), builder.WithPredicates(ended())).
+		WithOptions(controller.Options{RateLimiter: debounce.Backoff()}).
 		Complete(loop)
 	if err != nil {
 		return fmt.Errorf("building the budget loop: %w", err)

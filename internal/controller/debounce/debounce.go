@@ -1,4 +1,5 @@
-// Package debounce lets a loop that looks at everything at once run once for many events.
+// Package debounce says when a loop runs: once for many events where it looks at everything at once, and again soon
+// after a failure.
 package debounce
 
 import (
@@ -43,4 +44,16 @@ func Start() source.Source {
 		q.Add(Everything)
 		return nil
 	})
+}
+
+// The pauses after failures: the first, and the longest.
+const (
+	firstPause   = 20 * time.Millisecond
+	longestPause = 15 * time.Second
+)
+
+// Backoff is how long a loop waits after a failure. The default of controller-runtime grows to a quarter of an hour, and
+// would leave nodes alone for as long after an API server has come back.
+func Backoff() workqueue.TypedRateLimiter[reconcile.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstPause, longestPause)
 }

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/controller/debounce"
 )
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
@@ -28,7 +29,7 @@ type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 func build(ctx context.Context, mgr ctrl.Manager, l *loop, reseeded <-chan event.GenericEvent) error {
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("nodehealth").
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: debounce.Backoff()}).
 		Watches(&corev1.Node{}, &handler.EnqueueRequestForObject{}, builder.WithPredicates(nodeChanged())).
 		Watches(&v1alpha1.NodeHealth{}, l.healthHandler()).
 		WatchesRawSource(source.Channel(reseeded, &handler.EnqueueRequestForObject{}))

@@ -16,6 +16,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -50,6 +51,7 @@ func Setup(mgr ctrl.Manager, options Options) error {
 		Watches(&v1alpha1.RemediationPolicy{}, debounce.Handler(settle), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Node{}, debounce.Handler(settle), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&v1alpha1.Remediation{}, debounce.Handler(settle), builder.WithPredicates(phaseChanged())).
+		WithOptions(controller.Options{RateLimiter: debounce.Backoff()}).
 		Complete(reconcile.Func(loop.Reconcile))
 	if err != nil {
 		return fmt.Errorf("building the policy loop: %w", err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/claim"
+	"github.com/roundhouse-dev/roundhouse/internal/controller/debounce"
 	"github.com/roundhouse-dev/roundhouse/internal/evict"
 )
 
@@ -42,7 +43,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("remediation").
-		WithOptions(controller.Options{MaxConcurrentReconciles: max(1, o.Workers), SkipNameValidation: ptr.To(true)}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: max(1, o.Workers), SkipNameValidation: ptr.To(true), RateLimiter: debounce.Backoff()}).
 		Watches(&v1alpha1.NodeHealth{}, handler.EnqueueRequestsFromMapFunc(byName), builder.WithPredicates(r.healthMatters())).
 		Watches(&v1alpha1.Remediation{}, handler.EnqueueRequestsFromMapFunc(byRemediation), builder.WithPredicates(asked())).
 		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(byName), builder.WithPredicates(nodeMatters())).
