@@ -210,7 +210,7 @@ func TestSurvey(t *testing.T) {
 		newPolicy("rest"), newPolicy("bad", priority(9), onPool("bad"), invalid),
 	})
 	nodes := []*corev1.Node{
-		newNode("n1", map[string]string{"pool": "gpu"}), newNode("n2", map[string]string{"pool": "gpu"}),
+		newNode("n2", map[string]string{"pool": "gpu"}), newNode("n1", map[string]string{"pool": "gpu"}),
 		newNode("n3", map[string]string{"pool": "bad"}), newNode("n4", nil),
 	}
 	survey := set.Survey(slices.Values(nodes))

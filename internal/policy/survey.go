@@ -15,7 +15,7 @@ type Survey struct {
 	ties    map[string]tieSeen
 }
 
-// tieSeen is where a policy ties: the first node by iteration, how many, and with whom.
+// tieSeen is where a policy ties: the first node by name, how many, and with whom.
 type tieSeen struct {
 	nodes   int
 	example string
@@ -33,7 +33,8 @@ func (s *Set) Survey(nodes iter.Seq[*corev1.Node]) Survey {
 				continue
 			}
 			seen := survey.ties[c.policy.Name]
-			if seen.nodes == 0 {
+			// The first by name, not by iteration: the message must not change while nothing does.
+			if seen.nodes == 0 || node.Name < seen.example {
 				seen.example, seen.message = node.Name, tie(top)
 			}
 			seen.nodes++

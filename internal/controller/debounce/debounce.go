@@ -20,21 +20,20 @@ var Everything = reconcile.Request{NamespacedName: types.NamespacedName{Name: "e
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-// Handler asks for one turn, after the events of this while have come in. The queue keeps one request at most.
-func Handler(after time.Duration) handler.EventHandler {
+// Handler asks for one turn, after the events of this while have come in. The queue keeps one request at most. Each of
+// marks is called for each event, to remember what must be looked at again.
+func Handler(after time.Duration, marks ...func()) handler.EventHandler {
+	ask := func(q queue) {
+		for _, mark := range marks {
+			mark()
+		}
+		q.AddAfter(Everything, after)
+	}
 	return handler.Funcs{
-		CreateFunc: func(_ context.Context, _ event.TypedCreateEvent[client.Object], q queue) {
-			q.AddAfter(Everything, after)
-		},
-		UpdateFunc: func(_ context.Context, _ event.TypedUpdateEvent[client.Object], q queue) {
-			q.AddAfter(Everything, after)
-		},
-		DeleteFunc: func(_ context.Context, _ event.TypedDeleteEvent[client.Object], q queue) {
-			q.AddAfter(Everything, after)
-		},
-		GenericFunc: func(_ context.Context, _ event.TypedGenericEvent[client.Object], q queue) {
-			q.AddAfter(Everything, after)
-		},
+		CreateFunc:  func(_ context.Context, _ event.TypedCreateEvent[client.Object], q queue) { ask(q) },
+		UpdateFunc:  func(_ context.Context, _ event.TypedUpdateEvent[client.Object], q queue) { ask(q) },
+		DeleteFunc:  func(_ context.Context, _ event.TypedDeleteEvent[client.Object], q queue) { ask(q) },
+		GenericFunc: func(_ context.Context, _ event.TypedGenericEvent[client.Object], q queue) { ask(q) },
 	}
 }
 

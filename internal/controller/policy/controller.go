@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,7 +50,7 @@ func Setup(mgr ctrl.Manager, options Options) error {
 		Named("policy").
 		WatchesRawSource(debounce.Start()).
 		Watches(&v1alpha1.RemediationPolicy{}, debounce.Handler(settle), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&corev1.Node{}, debounce.Handler(settle), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&corev1.Node{}, debounce.Handler(settle, loop.nodesChanged), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&v1alpha1.Remediation{}, debounce.Handler(settle), builder.WithPredicates(phaseChanged())).
 		WithOptions(controller.Options{RateLimiter: debounce.Backoff()}).
 		Complete(reconcile.Func(loop.Reconcile))
@@ -68,31 +69,59 @@ func phaseChanged() predicate.Predicate {
 	}}
 }
 
+// loop looks at everything at once, with one worker. What it surveyed stays until nodes or policies change: in a burst
+// of incidents it has a turn every tenth of a second.
 type loop struct {
 	Options
 	client client.Client
+
+	stale    atomic.Bool
+	compiled policy.Cache
+	set      *policy.Set
+	survey   policy.Survey
+	surveyed time.Time
 }
 
-// Reconcile looks at all policies, nodes and incidents at once, and writes the statuses that changed.
-func (l *loop) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
-	policies := &v1alpha1.RemediationPolicyList{}
-	nodes := &corev1.NodeList{}
-	remediations := &v1alpha1.RemediationList{}
-	for _, list := range []client.ObjectList{policies, nodes, remediations} {
-		// Not copied: nothing here writes to what it reads.
-		if err := l.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-			return reconcile.Result{}, fmt.Errorf("listing %T: %w", list, err)
-		}
+func (l *loop) nodesChanged() { l.stale.Store(true) }
+
+// look gives the survey of the nodes by these policies.
+func (l *loop) look(ctx context.Context, policies []v1alpha1.RemediationPolicy, now time.Time) (policy.Survey, error) {
+	set := l.compiled.Get(policies)
+	stale := l.stale.Swap(false)
+	if set == l.set && !stale && now.Sub(l.surveyed) < again {
+		return l.survey, nil
 	}
-	set := policy.Compile(policies.Items)
-	survey := set.Survey(func(yield func(*corev1.Node) bool) {
+	nodes := &corev1.NodeList{}
+	// Not copied: nothing here writes to what it reads.
+	if err := l.client.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
+		l.stale.Store(true)
+		return policy.Survey{}, fmt.Errorf("listing nodes: %w", err)
+	}
+	l.survey = set.Survey(func(yield func(*corev1.Node) bool) {
 		for i := range nodes.Items {
 			if !yield(&nodes.Items[i]) {
 				return
 			}
 		}
 	})
+	l.set, l.surveyed = set, now
+	return l.survey, nil
+}
+
+// Reconcile looks at all policies, nodes and incidents at once, and writes the statuses that changed.
+func (l *loop) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	policies := &v1alpha1.RemediationPolicyList{}
+	remediations := &v1alpha1.RemediationList{}
+	for _, list := range []client.ObjectList{policies, remediations} {
+		if err := l.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return reconcile.Result{}, fmt.Errorf("listing %T: %w", list, err)
+		}
+	}
 	now := l.Clock.Now()
+	survey, err := l.look(ctx, policies.Items, now)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
 	var errs []error
 	for i := range policies.Items {
 		next := statusOf(&policies.Items[i], survey, remediations.Items, now)
