@@ -154,8 +154,13 @@ func (a *app) page() *text.Page {
 	if width, _, err := term.GetSize(int(file.Fd())); err == nil {
 		p.Width = width
 	}
-	p.Color = a.Getenv("NO_COLOR") == "" && a.Getenv("TERM") != "dumb"
+	p.Color = coloured(a.Getenv)
 	return p
+}
+
+// coloured says whether a terminal's reader wants colour.
+func coloured(getenv func(string) string) bool {
+	return getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"
 }
 
 // exactly demands a number of arguments, and says which.

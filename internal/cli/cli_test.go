@@ -131,3 +131,25 @@ func TestCommandLinesThatNeedNoCluster(t *testing.T) {
 		})
 	}
 }
+
+func TestColour(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  map[string]string
+		want bool
+	}{
+		"a terminal has colour":    {map[string]string{"TERM": "xterm"}, true},
+		"NO_COLOR says no":         {map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, false},
+		"a dumb terminal has none": {map[string]string{"TERM": "dumb"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := coloured(func(key string) string { return c.env[key] }); got != c.want {
+				t.Errorf("coloured = %t, want %t", got, c.want)
+			}
+		})
+	}
+	var pipe bytes.Buffer
+	a := &app{Options: Options{Out: &pipe}.withDefaults()}
+	if p := a.page(); p.Color || p.Width != 0 {
+		t.Errorf("a pipe gets colour %t and lines folded at %d", p.Color, p.Width)
+	}
+}

@@ -155,6 +155,8 @@ func explainError(err error) string {
 	var dns *net.DNSError
 	var connection *url.Error
 	switch {
+	case errors.Is(err, context.Canceled):
+		return "interrupted: " + err.Error()
 	case meta.IsNoMatchError(err), apierrors.IsNotFound(err) && isUnserved(err):
 		return err.Error() + "\nRoundhouse's kinds are not served here: install it, or choose another cluster with --context"
 	case apierrors.IsForbidden(err):
@@ -163,8 +165,6 @@ func explainError(err error) string {
 		return err.Error() + "\nthe credential is not accepted: log in again, or choose another with --user or --context"
 	case errors.As(err, &dns), errors.As(err, &connection):
 		return err.Error() + "\nthe API server was not reached: see --context, --kubeconfig and --server"
-	case errors.Is(err, context.Canceled):
-		return "interrupted"
 	}
 	return err.Error()
 }

@@ -119,8 +119,8 @@ func (a *app) stopForGood(ctx context.Context, c *cluster) error {
 const releasePoll = time.Second
 
 // awaitNothing waits until nothing is left, says how far it is whenever that changes, and gives what is left at the end.
-func (a *app) awaitNothing(ctx context.Context, c *cluster, timeout time.Duration) (*leftovers, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func (a *app) awaitNothing(parent context.Context, c *cluster, timeout time.Duration) (*leftovers, error) {
+	ctx, cancel := context.WithTimeout(parent, timeout)
 	defer cancel()
 	var said string
 	var left *leftovers
@@ -134,6 +134,8 @@ func (a *app) awaitNothing(ctx context.Context, c *cluster, timeout time.Duratio
 		switch {
 		case err == nil:
 			left = now
+		case parent.Err() != nil:
+			return nil, fmt.Errorf("waiting: %w; everything stays held and cancelled", parent.Err())
 		case ctx.Err() == nil || left == nil:
 			return nil, err
 		}
@@ -150,6 +152,9 @@ func (a *app) awaitNothing(ctx context.Context, c *cluster, timeout time.Duratio
 		select {
 		case <-ctx.Done():
 			timer.Stop()
+			if err := parent.Err(); err != nil {
+				return nil, fmt.Errorf("waiting: %w; everything stays held and cancelled", err)
+			}
 			return left, nil
 		case <-timer.C:
 		}

@@ -77,6 +77,9 @@ func (a *app) repeat(ctx context.Context, watch bool, ask func(context.Context) 
 		began := time.Now()
 		a.watching = watch
 		if err := ask(ctx); err != nil {
+			if watch && ctx.Err() != nil {
+				return nil // interrupted in the middle of asking
+			}
 			return err
 		}
 		if !watch {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -197,6 +198,7 @@ func TestKubectlPlugin(t *testing.T) {
 	p.fleet()
 	t.Run("status shows the fleet on one screen", func(t *testing.T) { p.at(t).checkStatus() })
 	t.Run("why answers for each node", func(t *testing.T) { p.at(t).checkWhy() })
+	t.Run("--watch goes on until it is interrupted", func(t *testing.T) { p.at(t).checkWatch() })
 	t.Run("history knows nodes, devices and records", func(t *testing.T) { p.at(t).checkHistory() })
 	t.Run("check judges manifests as the server does", func(t *testing.T) { p.at(t).checkManifests() })
 	t.Run("check --cluster finds what must be fixed", func(t *testing.T) { p.at(t).checkPreflight() })
@@ -241,6 +243,16 @@ func (p *plugin) checkWhy() {
 	p.run(0, "why", "stuck", "-o", "wide").says(p.t, "remediation stuck-abcdefghij, phase Escalated, reason AttemptsSpent")
 	p.run(0, "why", "stuck", "-o", "yaml").says(p.t, "state: Escalated", "kind: Why")
 	p.run(1, "why", "drain").says(p.t, "NO SUCH NODE", "did you mean drains?", `there is no node "drain"`)
+}
+
+func (p *plugin) checkWatch() {
+	ctx, cancel := context.WithTimeout(p.t.Context(), 5*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	code := cli.Run(ctx, []string{"why", "good", "--watch", "--kubeconfig", p.kubeconfig}, cli.Options{Out: &out, Err: &out})
+	if answers := strings.Count(out.String(), "good  HEALTHY"); code != 0 || answers < 2 {
+		p.t.Errorf("exit code %d after %d answers, want 0 after at least 2:\n%s", code, answers, out.String())
+	}
 }
 
 func (p *plugin) checkHistory() {

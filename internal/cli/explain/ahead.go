@@ -119,7 +119,7 @@ func (s *Snapshot) step(r *v1alpha1.Remediation, policy *v1alpha1.RemediationPol
 
 func (s *Snapshot) recommended(r *v1alpha1.Remediation) string {
 	for _, f := range s.faults(r) {
-		if f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device && f.Recommended != "" {
+		if f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device && f.Recommended != "" && f.Recommended != v1alpha1.RecommendNone {
 			return " (" + string(f.Recommended) + ")"
 		}
 	}

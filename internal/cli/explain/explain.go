@@ -21,6 +21,9 @@ const recent = 24 * time.Hour
 // Explain answers for one node.
 func Explain(s Snapshot) Why {
 	w := Why{APIVersion: Version, Kind: "Why", Node: s.Name, At: metav1.NewTime(s.Now)}
+	if s.Node != nil {
+		s.rules = policy.Compile(s.Policies).For(s.Node)
+	}
 	r := s.current()
 	if r != nil && r.Status.Phase.Over() && !s.explains(r) {
 		r = nil
@@ -57,15 +60,12 @@ func (s *Snapshot) explains(r *v1alpha1.Remediation) bool {
 }
 
 func (s *Snapshot) faulty() bool {
-	return s.Health != nil && s.Health.Status.Summary == v1alpha1.SummaryFaulty
+	return s.Health != nil && s.Health.Status.Summary == v1alpha1.SummaryFaulty || len(s.faults(nil)) > 0
 }
 
-// stillFaulty says whether the agent reports the fault that the incident began with.
+// stillFaulty says whether the node shows the fault that the incident began with.
 func (s *Snapshot) stillFaulty(r *v1alpha1.Remediation) bool {
-	if s.Health == nil {
-		return false
-	}
-	for _, f := range s.Health.Status.Faults {
+	for _, f := range s.faults(nil) {
 		if f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device {
 			return true
 		}
@@ -103,6 +103,9 @@ func (s *Snapshot) stateWithoutIncident() State {
 	}
 	switch s.Health.Status.Summary {
 	case v1alpha1.SummaryHealthy:
+		if s.faulty() { // by a condition that somebody else writes
+			return Faulty
+		}
 		return Healthy
 	case v1alpha1.SummaryFaulty:
 		return Faulty
@@ -188,10 +191,9 @@ func (s *Snapshot) whyNoIncident(w *Why) string {
 	case !w.Policy.Accepted:
 		return "policy " + w.Policy.Name + " is not accepted, so nothing is done about it"
 	}
-	governing := policy.Compile(s.Policies).For(s.Node)
 	var ignored []string
-	for _, f := range s.Health.Status.Faults {
-		rule, err := governing.Match(f, s.Node, s.Now)
+	for _, f := range s.faults(nil) {
+		rule, err := s.rules.Match(f, s.Node, s.Now)
 		switch {
 		case err != nil:
 			return "a rule cannot be evaluated: " + text.Clean(err.Error())
@@ -221,16 +223,15 @@ func (s *Snapshot) human(r *v1alpha1.Remediation, w *Why) string {
 
 // policyOf is the policy that an incident follows, else the one that governs the node.
 func (s *Snapshot) policyOf(r *v1alpha1.Remediation) *v1alpha1.RemediationPolicy {
-	governor, _ := Governor(s.Policies, s.labels())
-	if r == nil || s.Node != nil && governor != nil {
-		return governor
+	if r == nil || s.rules.Policy != nil {
+		return s.rules.Policy
 	}
 	for i := range s.Policies {
 		if s.Policies[i].Name == r.Spec.Policy {
 			return &s.Policies[i]
 		}
 	}
-	return governor
+	return nil
 }
 
 func (s *Snapshot) governing(r *v1alpha1.Remediation) *Governing {
@@ -252,8 +253,8 @@ func (s *Snapshot) governing(r *v1alpha1.Remediation) *Governing {
 		}
 	}
 	g.Accepted, g.Why = Accepted(p)
-	if _, tied := Governor(s.Policies, s.labels()); tied && g.Accepted {
-		g.Accepted, g.Why = false, "another policy of the same priority selects this node"
+	if g.Accepted && s.rules.Policy != nil && !s.rules.Accepted {
+		g.Accepted, g.Why = false, s.rules.Message
 	}
 	return g
 }

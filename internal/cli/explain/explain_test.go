@@ -243,15 +243,22 @@ func cases() map[string]Snapshot {
 				since := ago(5 * time.Minute)
 				s.Policies[0].Status.Brake = &v1alpha1.BrakeStatus{State: v1alpha1.BrakeHolding, Signature: "Xid79", Nodes: 31, Since: &since, ReleaseWhen: "fewer than 3 nodes show it"}
 			}),
-		"pending-undecided":        incident("", "", "", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status = v1alpha1.RemediationStatus{} }),
-		"pending-for-a-new-reason": incident(v1alpha1.PhasePending, "MoonInTheWrongHouse", "the moon is in the wrong house", "the moon moves"),
-		"quarantined":              incident(v1alpha1.PhaseQuarantined, decide.ReasonQuarantineOnly, "policy training is in mode Quarantine", "mode Remediate and a rule with response Repair, or the fault's end"),
-		"draining-with-blockers":   draining(),
-		"repairing":                repairing(),
-		"verifying":                incident(v1alpha1.PhaseVerifying, decide.ReasonVerifying, "the fault must stay away for 2m; 40s to go", "the fault comes back", step("reboot", 1, 1), until(15*time.Minute), repaired),
-		"probation":                incident(v1alpha1.PhaseProbation, decide.ReasonProbation, "in service and watched", "a relapse", step("reboot", 1, 1), until(24*time.Hour), repaired),
-		"escalated":                incident(v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "no rung of the ladder is left", "the part replaced; kubectl roundhouse approve NODE --retry; or kubectl roundhouse release NODE", step("send-back", 2, 0), remembered, relapses),
-		"succeeded":                incident(v1alpha1.PhaseSucceeded, decide.ReasonProbationClean, "probation ended without a relapse", "", repaired),
+		"pending-undecided":            incident("", "", "", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status = v1alpha1.RemediationStatus{} }),
+		"pending-for-a-new-reason":     incident(v1alpha1.PhasePending, "MoonInTheWrongHouse", "the moon is in the wrong house", "the moon moves"),
+		"pending-being-cancelled":      incident(v1alpha1.PhasePending, decide.ReasonBudgetExhausted, "per-rack: 1 of 1 nodes are out", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Spec.Cancel = true }),
+		"pending-for-a-node-condition": incident(v1alpha1.PhasePending, decide.ReasonBudgetExhausted, "per-rack: 1 of 1 nodes are out", "gpu-0419 returns", deadlocked),
+		"two-policies-tie": off(func(s *Snapshot) {
+			other := *s.Policies[0].DeepCopy()
+			other.Name = "also"
+			s.Policies = append(s.Policies, other)
+		}),
+		"quarantined":            incident(v1alpha1.PhaseQuarantined, decide.ReasonQuarantineOnly, "policy training is in mode Quarantine", "mode Remediate and a rule with response Repair, or the fault's end"),
+		"draining-with-blockers": draining(),
+		"repairing":              repairing(),
+		"verifying":              incident(v1alpha1.PhaseVerifying, decide.ReasonVerifying, "the fault must stay away for 2m; 40s to go", "the fault comes back", step("reboot", 1, 1), until(15*time.Minute), repaired),
+		"probation":              incident(v1alpha1.PhaseProbation, decide.ReasonProbation, "in service and watched", "a relapse", step("reboot", 1, 1), until(24*time.Hour), repaired),
+		"escalated":              incident(v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "no rung of the ladder is left", "the part replaced; kubectl roundhouse approve NODE --retry; or kubectl roundhouse release NODE", step("send-back", 2, 0), remembered, relapses),
+		"succeeded":              incident(v1alpha1.PhaseSucceeded, decide.ReasonProbationClean, "probation ended without a relapse", "", repaired),
 		"succeeded-by-itself": incident(v1alpha1.PhaseSucceeded, decide.ReasonFaultCleared, "the fault is gone without a repair", "", repaired,
 			func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Attempts, r.Status.Evidence = nil, nil }),
 		"succeeded-long-ago": incident(v1alpha1.PhaseSucceeded, decide.ReasonProbationClean, "", "", repaired, func(_ *Snapshot, r *v1alpha1.Remediation) {
@@ -262,6 +269,20 @@ func cases() map[string]Snapshot {
 		"node-gone":                 incident(v1alpha1.PhaseNodeGone, decide.ReasonNodeGone, "the Node gpu-0417 was deleted, or is another one of the same name", "", func(s *Snapshot, r *v1alpha1.Remediation) { s.Node, s.Health, r.Status.Quarantined = nil, nil, nil }),
 		"new-node-of-the-same-name": incident(v1alpha1.PhaseNodeGone, decide.ReasonNodeGone, "", "", repaired, func(s *Snapshot, r *v1alpha1.Remediation) { s.Node.UID = "99cc" }),
 	}
+}
+
+// deadlocked is a fault that somebody else's condition shows.
+func deadlocked(s *Snapshot, r *v1alpha1.Remediation) {
+	s.Health = healthy().Health
+	s.Node.Status.Conditions = append(s.Node.Status.Conditions, corev1.NodeCondition{
+		Type: "KernelDeadlock", Status: corev1.ConditionTrue, Reason: "DockerHung", Message: "task docker:1 blocked for more than 300 seconds", LastTransitionTime: ago(20 * time.Minute),
+	})
+	s.Policies[0].Spec.Rules = append(s.Policies[0].Spec.Rules, v1alpha1.Rule{
+		Name: "what-npd-says", Response: v1alpha1.ResponseRepair, Ladder: []string{"reboot", "send-back"},
+		Match: v1alpha1.RuleMatch{NodeConditions: []v1alpha1.NodeConditionMatch{{Type: "KernelDeadlock", Status: corev1.ConditionTrue, For: metav1.Duration{Duration: 2 * time.Minute}}}},
+	})
+	r.Spec.Devices, r.Status.Rule, r.Status.Quarantined = nil, "what-npd-says", nil
+	r.Spec.Root = v1alpha1.RootFault{Code: "NodeCondition/KernelDeadlock", Check: "node-condition", FirstSeen: ago(20 * time.Minute)}
 }
 
 func ignored() Snapshot {
@@ -393,5 +414,24 @@ func TestNothingThatOthersWroteReachesTheTerminalRaw(t *testing.T) {
 		if strings.Contains(p.String(), c) {
 			t.Errorf("the text holds %q:\n%s", c, p)
 		}
+	}
+}
+
+func TestASelectorNobodyCanReadSelectsEverything(t *testing.T) {
+	broken := metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}}
+	for name, c := range map[string]struct {
+		selector *metav1.LabelSelector
+		want     bool
+	}{
+		"none selects nothing":            {nil, false},
+		"an empty one selects everything": {&metav1.LabelSelector{}, true},
+		"a broken one too":                {&broken, true},
+		"another label":                   {&metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Selects(c.selector, map[string]string{"pool": "training"}); got != c.want {
+				t.Errorf("Selects = %t, want %t", got, c.want)
+			}
+		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/policy"
 )
 
 // Snapshot is everything that an answer depends on.
@@ -31,15 +32,19 @@ type Snapshot struct {
 	Holds    []v1alpha1.RemediationHold
 	// Records are of devices that were ever on this node.
 	Records []v1alpha1.DeviceRecord
+
+	// rules is what Explain found to govern the node, by the controller's own code.
+	rules policy.Governing
 }
 
-// Selects says whether a label selector selects the labels. One that cannot be read selects nothing.
+// Selects says whether a label selector selects the labels. One that cannot be read selects everything, as it does for
+// the controller: nobody can say which nodes its author meant to keep out of harm.
 func Selects(selector *metav1.LabelSelector, set map[string]string) bool {
 	if selector == nil {
 		return false
 	}
 	parsed, err := metav1.LabelSelectorAsSelector(selector)
-	return err == nil && parsed.Matches(labels.Set(set))
+	return err != nil || parsed.Matches(labels.Set(set))
 }
 
 // InForce says whether a hold has not lapsed.
@@ -156,10 +161,19 @@ func entered(r *v1alpha1.Remediation) *metav1.Time {
 	return &r.CreationTimestamp
 }
 
-// faults are the incident's faults as the agent reports them now, else as they were saved before the repair.
+// faults are the node's faults as the agent reports them now and as conditions of others show them; without any, those
+// that were saved before the incident's repair.
 func (s *Snapshot) faults(r *v1alpha1.Remediation) []v1alpha1.Fault {
-	if s.Health != nil && len(s.Health.Status.Faults) > 0 {
-		return s.Health.Status.Faults
+	var now []v1alpha1.Fault
+	if s.Health != nil {
+		now = append(now, s.Health.Status.Faults...)
+	}
+	if s.Node != nil {
+		conditions, _ := s.rules.ConditionFaults(s.Node, s.Now)
+		now = append(now, conditions...)
+	}
+	if len(now) > 0 {
+		return now
 	}
 	if r != nil && r.Status.Evidence != nil {
 		return r.Status.Evidence.Faults
