@@ -54,6 +54,8 @@ type Options struct {
 	// DevicesOf says how many devices a node has; 0 where that is not known. Without it, extended resources whose
 	// name ends in "gpu" are counted.
 	DevicesOf func(node *corev1.Node) int32
+	// Answered is told the reason of each answer, for metrics; nil tells nobody.
+	Answered func(reason string)
 	// NodesMaxAge is how long one list of the cached Nodes serves; 0 lists them each time.
 	NodesMaxAge time.Duration
 }
@@ -82,7 +84,11 @@ func NewKeeper(options Options) *Keeper {
 // An exhausted budget is answered from the cache, at no cost: a stale cache can only put a slot off. A grant costs one
 // live LIST and one write a budget.
 func (k *Keeper) Reserve(ctx context.Context, node *corev1.Node, remediation *v1alpha1.Remediation, devices int32) (Verdict, error) {
-	return k.reserve(ctx, request{node: node, remediation: remediation, devices: devices})
+	verdict, err := k.reserve(ctx, request{node: node, remediation: remediation, devices: devices})
+	if err == nil && k.options.Answered != nil {
+		k.options.Answered(verdict.Reason)
+	}
+	return verdict, err
 }
 
 // Release frees the slots of a Remediation. It reads live, and fails with ErrActing where the Remediation acts or the

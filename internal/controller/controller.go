@@ -162,6 +162,7 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config) error {
 	}
 	keeper := budget.NewKeeper(budget.Options{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Now: c.Clock.Now, NodesMaxAge: 200 * time.Millisecond,
+		Answered: func(reason string) { counts.BudgetVerdicts.WithLabelValues(reason).Inc() },
 	})
 	for _, loop := range []struct {
 		name string

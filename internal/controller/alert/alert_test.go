@@ -63,8 +63,9 @@ func TestAlerts(t *testing.T) {
 		"one that is escalated without an act": {status: v1alpha1.RemediationStatus{Phase: v1alpha1.PhaseEscalated, Since: ago(3)}, want: []on{{Escalated, 3, -4}}},
 		"one that is escalated after acts":     {status: v1alpha1.RemediationStatus{Phase: v1alpha1.PhaseEscalated, ActingSince: ago(5), Since: ago(3)}, want: []on{{Escalated, 3, -4}, {Remediating, 5, -4}}},
 		"one that a human has taken on again": {
-			status: v1alpha1.RemediationStatus{Phase: v1alpha1.PhaseVerifying, ActingSince: ago(30), Since: ago(2), Timeline: []v1alpha1.TimelineEntry{
+			status: v1alpha1.RemediationStatus{Phase: v1alpha1.PhaseProbation, ActingSince: ago(30), Since: ago(1), Timeline: []v1alpha1.TimelineEntry{
 				entry(30, v1alpha1.PhaseRepairing), entry(20, v1alpha1.PhaseEscalated), entry(19, v1alpha1.PhaseEscalated), entry(2, v1alpha1.PhaseVerifying),
+				entry(1, v1alpha1.PhaseProbation),
 			}},
 			want: []on{{Escalated, 20, 2}, {Remediating, 30, -4}},
 		},

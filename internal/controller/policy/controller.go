@@ -122,6 +122,8 @@ func (l *loop) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Re
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	l.countPhases(remediations.Items)
+	l.Metrics.BrakesHolding.Reset() // A policy that was deleted holds nothing.
 	var errs []error
 	for i := range policies.Items {
 		next := statusOf(&policies.Items[i], survey, remediations.Items, now)
@@ -160,6 +162,18 @@ func transition(conditions []metav1.Condition, status metav1.ConditionStatus, no
 		return condition.LastTransitionTime
 	}
 	return metav1.NewTime(now)
+}
+
+// countPhases keeps the gauge of Remediations by phase.
+func (l *loop) countPhases(remediations []v1alpha1.Remediation) {
+	phases := map[v1alpha1.Phase]int{}
+	for i := range remediations {
+		phases[remediations[i].Status.Phase]++
+	}
+	l.Metrics.Remediations.Reset()
+	for phase, n := range phases {
+		l.Metrics.Remediations.WithLabelValues(string(phase)).Set(float64(n))
+	}
 }
 
 func (l *loop) gauge(name string, status v1alpha1.RemediationPolicyStatus) {
