@@ -104,9 +104,10 @@ func (l *loop) Reconcile(ctx context.Context, request reconcile.Request) (reconc
 // give creates the node's NodeHealth. One of an earlier node of the same name is deleted first: a new node inherits
 // nothing.
 func (l *loop) give(ctx context.Context, node *corev1.Node) (reconcile.Result, error) {
+	l.creating(node.Name, l.Clock.Now())
 	err := l.client.Create(ctx, newHealth(node))
 	if err == nil {
-		l.set(node.Name, node.UID, l.Clock.Now())
+		l.set(node.Name, node.UID)
 		l.Metrics.NodeHealthsCreated.WithLabelValues(l.why(node.Name)).Inc()
 		return reconcile.Result{RequeueAfter: lag}, nil
 	}
@@ -121,7 +122,8 @@ func (l *loop) give(ctx context.Context, node *corev1.Node) (reconcile.Result, e
 		return reconcile.Result{}, fmt.Errorf("reading the NodeHealth of node %s: %w", node.Name, err)
 	}
 	if existing.Spec.NodeUID == string(node.UID) {
-		l.set(node.Name, node.UID, time.Time{})
+		l.shown(node.Name)
+		l.set(node.Name, node.UID)
 		return reconcile.Result{RequeueAfter: time.Millisecond}, nil
 	}
 	if err := l.stillTheNode(ctx, node); err != nil {

@@ -92,7 +92,10 @@ func podChanged() predicate.Predicate {
 // healthHandler wakes the loop where a NodeHealth is reported for the first time, or may be gone.
 func (l *loop) healthHandler() handler.EventHandler {
 	return handler.Funcs{
-		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) { q.Add(requestFor(e.Object.GetName())) },
+		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) {
+			l.shown(e.Object.GetName())
+			q.Add(requestFor(e.Object.GetName()))
+		},
 		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q queue) {
 			before, okBefore := e.ObjectOld.(*v1alpha1.NodeHealth)
 			after, okAfter := e.ObjectNew.(*v1alpha1.NodeHealth)

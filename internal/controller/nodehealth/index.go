@@ -103,11 +103,24 @@ func (x *index) owner(name string) types.UID {
 	return x.owners[name]
 }
 
-func (x *index) set(name string, owner types.UID, created time.Time) {
+func (x *index) set(name string, owner types.UID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.owners[name] = owner
-	x.created[name] = created
+}
+
+// creating and shown keep which NodeHealths the cache has not shown yet: one that it has shown and shows no longer is
+// Healthy.
+func (x *index) creating(name string, now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.created[name] = now
+}
+
+func (x *index) shown(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.created, name)
 }
 
 func (x *index) createdAt(name string) time.Time {

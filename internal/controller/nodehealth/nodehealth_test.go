@@ -309,3 +309,23 @@ func TestANodeThatIsNotSelectedIsLeftAlone(t *testing.T) {
 	b.NodeSelector = labels.SelectorFromSet(labels.Set{"gpu": "yes"})
 	b.expect("n")
 }
+
+func TestANewNodeHealthIsNotTakenForHealthyBeforeTheCacheHasShownIt(t *testing.T) {
+	b := newBench(t, newNode("n", "u1"))
+	b.loop.client = interceptor.NewClient(b.api, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+			if _, ok := obj.(*v1alpha1.NodeHealth); ok {
+				return c.Get(ctx, client.ObjectKey{Name: "not-there"}, obj, opts...)
+			}
+			return c.Get(ctx, key, obj, opts...)
+		},
+	})
+	b.createPod(newPod("n", corev1.ConditionTrue))
+	b.expect("n", "create n")
+	b.expect("n") // Nobody can tell yet.
+	b.shown("n")
+	b.expect("n", "patch status n")
+	if got := b.condition("n"); got != "True AgentReporting" {
+		t.Errorf("after the cache has shown it and shows it no longer, the condition is %q", got)
+	}
+}
