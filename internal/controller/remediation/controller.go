@@ -114,6 +114,21 @@ func overtaken(err error) bool {
 		errors.Is(err, claim.ErrTaint) || errors.Is(err, budget.ErrActing)
 }
 
+// resume goes on with an incident that exists and that the cache does not show: another controller was first, or the
+// cache is behind, for however long. One that is over stands until its fault has gone.
+func (r *Reconciler) resume(ctx context.Context, w *work, name string) (time.Duration, error) {
+	rem := &v1alpha1.Remediation{}
+	if err := r.Live.Get(ctx, types.NamespacedName{Name: name}, rem); err != nil {
+		return 0, fmt.Errorf("reading remediation: %w", err)
+	}
+	if rem.Status.Phase.Over() && !r.unfinished(rem) {
+		w.done = true
+		return w.nextCheck, nil
+	}
+	w.rem, w.fresh = rem, true
+	return 0, nil
+}
+
 // refresh reads node and incident live.
 func (r *Reconciler) refresh(ctx context.Context, w *work) error {
 	w.health, w.slotHeld, w.fresh = nil, nil, false
@@ -280,10 +295,7 @@ func (r *Reconciler) open(ctx context.Context, w *work, s *decide.Snapshot) (tim
 	}
 	err := r.Client.Create(ctx, rem)
 	if apierrors.IsAlreadyExists(err) {
-		// Another controller was first, the cache is behind, or the incident is over and its fault is still there:
-		// then a human cancelled it, and that stands until the fault has gone.
-		w.done = true
-		return w.nextCheck, nil
+		return r.resume(ctx, w, rem.Name)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("creating remediation: %w", err)
