@@ -26,8 +26,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/config"
@@ -132,7 +132,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	r.foreign = startForeigner(ctx, admin, r.node.Name)
 	t.Cleanup(func() {
 		if t.Failed() {
-			r.showLog()
+			r.showAll()
 		}
 		for _, p := range slices.Backward(r.running) {
 			p.kill(t)
@@ -350,7 +350,6 @@ func (r *rig) startControllerWith(setup func(*gate)) *process {
 		if err != nil {
 			return err
 		}
-		ctrl.SetLogger(logr.Discard()) // what libraries log without a logger of ours.
 		return controller.Run(ctx, cfg, controller.Config{Namespace: config.Namespace, Identity: identity, NodeSelector: sel,
 			LeaseDuration: 2 * time.Second, RenewDeadline: 1500 * time.Millisecond, RetryPeriod: 200 * time.Millisecond,
 			ReportingGrace: 200 * time.Millisecond, Logger: r.logger(identity)})
@@ -370,8 +369,30 @@ func (r *rig) logger(name string) logr.Logger {
 // maxLog is how many lines of the controllers' logs are kept.
 const maxLog = 120
 
-// showLog shows what the controllers said last.
-func (r *rig) showLog() {
+// showAll shows what a failed test leaves behind: the objects, what the controllers said last, and who wrote what.
+func (r *rig) showAll() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), 10*time.Second)
+	defer cancel()
+	for _, list := range []client.ObjectList{
+		&v1alpha1.RemediationList{}, &v1alpha1.NodeHealthList{}, &v1alpha1.NodeDisruptionBudgetList{}, &corev1.NodeList{}, &coordinationv1.LeaseList{},
+	} {
+		if err := r.admin.List(ctx, list); err != nil {
+			r.t.Log("listing: ", err)
+			continue
+		}
+		items, err := extract(list)
+		if err != nil {
+			r.t.Log(err)
+		}
+		for _, obj := range items {
+			obj.SetManagedFields(nil)
+			text, err := yaml.Marshal(obj)
+			r.t.Logf("%T (%v)\n%s", obj, err, text)
+		}
+	}
+	for _, p := range r.running {
+		r.t.Log(p.name, p.gate.made())
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.t.Log("the controllers' last words:\n" + strings.Join(r.log, "\n"))
