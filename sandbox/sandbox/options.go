@@ -16,7 +16,7 @@ type Options struct {
 	Controllers int
 	// ControllerArgs are further arguments of each controller, such as --alertmanager-url=http://127.0.0.1:9093.
 	ControllerArgs []string
-	// LeaseDuration is the controllers' leader election's, so that a new leader comes soon after one was killed; 3 s.
+	// LeaseDuration is the controllers' leader election's, so that a new leader comes soon after one was killed; 6 s.
 	LeaseDuration time.Duration
 	// Dir holds keys, data and logs. Empty makes a temporary one, which Stop removes.
 	Dir string
@@ -41,7 +41,7 @@ func (o Options) withDefaults() Options {
 		o.Controllers = 0
 	}
 	if o.LeaseDuration == 0 {
-		o.LeaseDuration = 3 * time.Second
+		o.LeaseDuration = 6 * time.Second
 	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}

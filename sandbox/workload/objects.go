@@ -27,11 +27,11 @@ const (
 	grace = 5
 )
 
-// objects are what a workload is made of, the first first.
-func objects(w Workload) []client.Object {
-	out := []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}}}
+// objects are what a workload is made of: what has to be there first, in order, and the rest.
+func objects(w Workload) (first, rest []client.Object) {
+	first = append(first, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.Namespace}})
 	if w.GPUs > 0 && !w.DevicePlugin {
-		out = append(out, claimTemplate(w))
+		first = append(first, claimTemplate(w))
 	}
 	meta := metav1.ObjectMeta{Namespace: w.Namespace, Name: w.Name}
 	switch w.Kind {
@@ -41,16 +41,16 @@ func objects(w Workload) []client.Object {
 			if w.Count > 1 {
 				one.Name = fmt.Sprintf("%s-%d", w.Name, i)
 			}
-			out = append(out, &batchv1.Job{ObjectMeta: one, Spec: jobSpec(w, 1)})
+			rest = append(rest, &batchv1.Job{ObjectMeta: one, Spec: jobSpec(w, 1)})
 		}
 	case Gang:
-		out = append(out, &batchv1.Job{ObjectMeta: meta, Spec: jobSpec(w, int32(w.Count))})
+		rest = append(rest, &batchv1.Job{ObjectMeta: meta, Spec: jobSpec(w, int32(w.Count))})
 	case Service:
-		out = append(out, &appsv1.Deployment{ObjectMeta: meta, Spec: deploymentSpec(w)}, disruptionBudget(w))
+		rest = append(rest, &appsv1.Deployment{ObjectMeta: meta, Spec: deploymentSpec(w)}, disruptionBudget(w))
 	case Prewarmed:
-		out = append(out, &appsv1.Deployment{ObjectMeta: meta, Spec: deploymentSpec(w)})
+		rest = append(rest, &appsv1.Deployment{ObjectMeta: meta, Spec: deploymentSpec(w)})
 	}
-	return out
+	return first, rest
 }
 
 // claimTemplate asks for a pod's devices by DRA.

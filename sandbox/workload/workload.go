@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,6 +38,8 @@ const (
 	maxCount = 200_000
 	// labelWorkload finds the pods of a workload.
 	labelWorkload = "sandbox.roundhouse.dev/workload"
+	// creators is how many objects are created at once.
+	creators = 16
 	// settleEvery is how often pods that are waited for are looked at.
 	settleEvery = 100 * time.Millisecond
 )
@@ -105,13 +109,36 @@ func Run(ctx context.Context, c client.Client, w Workload) error {
 	if err := w.validate(); err != nil {
 		return err
 	}
-	for _, o := range objects(w) {
+	first, rest := objects(w)
+	for _, o := range first {
 		err := c.Create(ctx, o)
 		if _, namespace := o.(*corev1.Namespace); err != nil && (!namespace || !apierrors.IsAlreadyExists(err)) {
 			return fmt.Errorf("creating workload %s: %w", w.Name, err)
 		}
 	}
+	if err := createAll(ctx, c, rest); err != nil {
+		return fmt.Errorf("creating workload %s: %w", w.Name, err)
+	}
 	return nil
+}
+
+// createAll creates what does not depend on each other, some at a time.
+func createAll(ctx context.Context, c client.Client, objects []client.Object) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	var at atomic.Int64
+	for range min(creators, len(objects)) {
+		wg.Go(func() {
+			for i := int(at.Add(1)) - 1; i < len(objects) && ctx.Err() == nil; i = int(at.Add(1)) - 1 {
+				if err := c.Create(ctx, objects[i]); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
 }
 
 // pods lists what runs of the workload.
@@ -162,7 +189,8 @@ func works(pod *corev1.Pod) bool {
 // Delete deletes the workload, and its pods with it.
 func Delete(ctx context.Context, c client.Client, w Workload) error {
 	w = w.withDefaults()
-	for _, o := range objects(w) {
+	first, rest := objects(w)
+	for _, o := range slices.Concat(rest, first) {
 		if _, namespace := o.(*corev1.Namespace); namespace {
 			continue
 		}

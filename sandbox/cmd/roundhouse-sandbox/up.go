@@ -21,6 +21,8 @@ const (
 	startTimeout = 20 * time.Minute
 	// workloadTimeout bounds the wait for the pods that up starts; a cluster without them is usable too.
 	workloadTimeout = 2 * time.Minute
+	// leaseDuration is what controllers have in production; nobody here waits for a new leader.
+	leaseDuration = 15 * time.Second
 	// stopTimeout bounds the end.
 	stopTimeout = 15 * time.Second
 )
@@ -64,7 +66,7 @@ func upOptions(args []string, stderr io.Writer) (o sandbox.Options, work bool, e
 	set.DurationVar(&o.Fleet.RebootTakes, "reboot", 5*time.Second, "how long a reboot takes")
 	set.IntVar(&o.Controllers, "controllers", 1, "number of controllers, of which one leads; 0 starts none")
 	set.StringVar(&o.StateDir, "state-dir", "", "where inject and kubeconfig look for this sandbox; .cache/sandbox by default")
-	set.BoolVar(&work, "workloads", true, "run Jobs, a gang, a service and idle pods, on up to 1000 nodes")
+	set.BoolVar(&work, "workloads", true, "run Jobs, a gang, a service and idle pods, enough for 64 nodes; none with more than 1000 nodes")
 	verbose := set.Bool("v", false, "log what the simulation cannot do to standard error")
 	if err := set.Parse(args); err != nil {
 		return o, false, err
@@ -75,6 +77,7 @@ func upOptions(args []string, stderr io.Writer) (o sandbox.Options, work bool, e
 	if o.Controllers == 0 {
 		o.Controllers = -1
 	}
+	o.LeaseDuration = leaseDuration
 	if *verbose {
 		o.Logger = logr.FromSlogHandler(slog.NewTextHandler(stderr, nil))
 	}
@@ -100,11 +103,28 @@ func serve(ctx context.Context, s *sandbox.Sandbox, work bool, bar *sandbox.Bar,
 	if err != nil {
 		return fmt.Errorf("writing to the terminal: %w", err)
 	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-s.Exited():
-		return err
+	return keep(ctx, s, stdout)
+}
+
+// keep waits until ctx ends. A controller that ends by itself is started again, as its Deployment would; anything else
+// that ends is the end.
+func keep(ctx context.Context, s *sandbox.Sandbox, stdout io.Writer) error {
+	wanted := len(s.Controllers())
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case died := <-s.Exited():
+			if len(s.Controllers()) >= wanted {
+				return died
+			}
+			again, err := s.StartController(ctx)
+			if err != nil {
+				return fmt.Errorf("%w (starting it again: %w)", died, err)
+			}
+			// What cannot be written is not said.
+			_, _ = fmt.Fprintf(stdout, "a controller ended by itself; %s, process %d, runs in its place\n", again.Identity(), again.PID())
+		}
 	}
 }
 
@@ -128,13 +148,16 @@ func startWorkloads(ctx context.Context, s *sandbox.Sandbox) (int, error) {
 	return running, nil
 }
 
+// maxTenantNodes bounds what up runs: as much as fills three quarters of so many nodes.
+const maxTenantNodes = 64
+
 // workloads are what up runs. They are for DRA nodes, of which a gang needs eight to itself.
 func workloads(o fleet.Options) []workload.Workload {
 	nodes := o.Nodes - o.DevicePlugin
 	if nodes < 1 {
 		return nil
 	}
-	gpus := nodes * o.GPUs
+	gpus := min(nodes, maxTenantNodes) * o.GPUs
 	var out []workload.Workload
 	if nodes >= 16 {
 		out = append(out, workload.Workload{Kind: workload.Gang, Name: "train", Count: 8, GPUs: o.GPUs})
