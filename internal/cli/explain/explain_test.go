@@ -319,7 +319,7 @@ func repairing() Snapshot {
 			s.Health.Spec.Action = &v1alpha1.Action{ID: r.Name + "-1", Type: v1alpha1.ActionReboot}
 			s.Health.Status.Action = &v1alpha1.ActionStatus{ID: r.Name + "-1", State: v1alpha1.ActionStarted}
 			s.Node.Spec.Taints = []corev1.Taint{{Key: v1alpha1.TaintQuarantined, Value: r.Name, Effect: corev1.TaintEffectNoSchedule}}
-			r.Status.Quarantined = append(r.Status.Quarantined, v1alpha1.Quarantined{Kind: v1alpha1.QuarantineNodeTaint, Name: v1alpha1.TaintQuarantined})
+			r.Status.Drain = &v1alpha1.DrainStatus{PodsMoved: 7, WorkAtRisk: "0.0 device-hours", Scope: "Node"}
 		})
 }
 
@@ -431,6 +431,37 @@ func TestASelectorNobodyCanReadSelectsEverything(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := Selects(c.selector, map[string]string{"pool": "training"}); got != c.want {
 				t.Errorf("Selects = %t, want %t", got, c.want)
+			}
+		})
+	}
+}
+
+func TestTheHighestPriorityGoverns(t *testing.T) {
+	policy := func(name string, priority int32, pool string) v1alpha1.RemediationPolicy {
+		return v1alpha1.RemediationPolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       v1alpha1.RemediationPolicySpec{Priority: priority, NodeSelector: metav1.LabelSelector{MatchLabels: map[string]string{"pool": pool}}},
+		}
+	}
+	for name, c := range map[string]struct {
+		policies []v1alpha1.RemediationPolicy
+		want     string
+		tied     bool
+	}{
+		"none selects it":                   {[]v1alpha1.RemediationPolicy{policy("a", 9, "lab")}, "", false},
+		"the highest of those that do":      {[]v1alpha1.RemediationPolicy{policy("a", 1, "training"), policy("b", 2, "training"), policy("c", 9, "lab")}, "b", false},
+		"in whatever order they are listed": {[]v1alpha1.RemediationPolicy{policy("b", 2, "training"), policy("a", 1, "training")}, "b", false},
+		"a tie names the first":             {[]v1alpha1.RemediationPolicy{policy("b", 2, "training"), policy("a", 2, "training")}, "a", true},
+		"a tie below the highest is none":   {[]v1alpha1.RemediationPolicy{policy("a", 1, "training"), policy("b", 1, "training"), policy("c", 2, "training")}, "c", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, tied := Governor(c.policies, map[string]string{"pool": "training"})
+			governor := ""
+			if got != nil {
+				governor = got.Name
+			}
+			if governor != c.want || tied != c.tied {
+				t.Errorf("got %q, tied %t; want %q, tied %t", governor, tied, c.want, c.tied)
 			}
 		})
 	}

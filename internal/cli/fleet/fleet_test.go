@@ -71,7 +71,7 @@ func busy() Snapshot {
 			h.Summary, h.Devices = v1alpha1.SummaryFaulty, Devices{Total: 8, Healthy: 6, Unhealthy: 1, Missing: 1}
 			s.Remediations = append(s.Remediations, open(n.Name, v1alpha1.PhasePending, time.Duration(i)*time.Minute, "per-rack: 1 of 1 nodes in rack r0 are out (gpu-00)"))
 		case i == 9:
-			h.Summary = v1alpha1.SummaryActing
+			h.Summary, n.Out = v1alpha1.SummaryActing, "not Ready" // it reboots, and is out once all the same
 			s.Remediations = append(s.Remediations, open(n.Name, v1alpha1.PhaseRepairing, time.Minute, ""))
 		case i == 10:
 			n.Reporting = corev1.ConditionUnknown
