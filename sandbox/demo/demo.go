@@ -189,7 +189,7 @@ func (t *Teller) once(what string) bool {
 
 func (t *Teller) fault(f scenario.Fact) {
 	v := f.Fields
-	if v["state"] != "reported" || v["class"] == "Application" || !t.once("fault "+v["node"]+v["code"]) {
+	if v["state"] != "reported" || v["class"] == "Application" {
 		return
 	}
 	if t.once("fault " + v["node"]) {

@@ -17,7 +17,7 @@ func Table(page *scenario.Page, reports []*scenario.Report) bool {
 		}
 		seen, expected, passed = seen+r.Seen, expected+r.Expected, passed && r.Passed
 	}
-	page.Text(scenario.Dim, "Times are since the fault, or since the policy was told to act on it. Repaired is the first proved repair.")
+	page.Text(scenario.Dim, "Times are since the fault, or since the policy was told to act. Repaired: the first proof.")
 	style := scenario.Green
 	if !passed {
 		style = scenario.Red

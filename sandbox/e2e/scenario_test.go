@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/roundhouse-dev/roundhouse/sandbox/fleet"
 	"github.com/roundhouse-dev/roundhouse/sandbox/sandbox"
@@ -15,12 +19,32 @@ import (
 )
 
 // TestScenarios plays every scenario that ships, one after the other on one small fleet, as
-// `roundhouse-sandbox run one-of-eight never-repaired nothing-wrong stop --once` does.
+// `roundhouse-sandbox run nothing-wrong one-of-eight stop never-repaired --once` does.
 func TestScenarios(t *testing.T) {
+	// kubectl-roundhouse runs in this process; what its client logs is no part of the test.
+	ctrllog.SetLogger(logr.Discard())
 	names, err := scenarios.Names()
 	if err != nil {
 		t.Fatal(err)
 	}
+	var list []*scenario.Scenario
+	for _, name := range names {
+		one, err := scenarios.Get(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, one)
+	}
+	// Those that leave their traces come last.
+	slices.SortStableFunc(list, func(a, b *scenario.Scenario) int {
+		switch {
+		case a.Leave == b.Leave:
+			return 0
+		case a.Leave:
+			return 1
+		}
+		return -1
+	})
 	starting, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the sandbox was not ready after 5m"))
 	defer cancel()
 	s, err := sandbox.Start(starting, sandbox.Options{Fleet: fleet.Options{Nodes: 10}, LeaseDuration: stage.LeaseDuration})
@@ -37,12 +61,8 @@ func TestScenarios(t *testing.T) {
 	on := stage.On(s)
 	ctx, stop := on.Supervise(t.Context(), t.Output())
 	defer stop()
-	for _, name := range names {
-		t.Run(name, func(t *testing.T) {
-			one, err := scenarios.Get(name)
-			if err != nil {
-				t.Fatal(err)
-			}
+	for _, one := range list {
+		t.Run(one.Name, func(t *testing.T) {
 			var told bytes.Buffer
 			report, err := scenario.NewRunner(one, on, scenario.NewPlainNarrator(&told)).Run(ctx)
 			if err != nil || !report.Passed {

@@ -153,18 +153,16 @@ type guard struct {
 	first *Fact
 }
 
-// take counts a fact where it is one that must not be; it says whether that is one too many.
-func (g *guard) take(f Fact) bool {
+// take counts a fact where it is one that must not be, and keeps the first that is one too many.
+func (g *guard) take(f Fact) {
 	if !g.armed || !g.See.Matches(f) {
-		return false
+		return
 	}
 	g.count++
 	_, most := g.bounds(0, 0)
 	if g.count == most+1 {
 		g.first = &f
-		return true
 	}
-	return false
 }
 
 func (g *guard) outcome(at time.Duration) Outcome {

@@ -47,7 +47,8 @@ func (p *Page) Err() error { return p.err }
 // Line writes a line of a timeline.
 func (p *Page) Line(at time.Duration, word string, style Style, text string) {
 	head := fmt.Sprintf("%6.2fs ", at.Seconds())
-	p.fold(head+p.paint(style, fmt.Sprintf("%-*s", p.indent-len(head), word+" ")), text)
+	room := p.indent - len(head)
+	p.fold(head+p.paint(style, fmt.Sprintf("%-*s ", room-1, word[:min(len(word), room-1)])), text)
 }
 
 // More writes a text under the last one.

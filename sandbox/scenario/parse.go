@@ -174,6 +174,11 @@ func (c *checker) step(path string, s *Step) {
 	if s.Controller != "" && s.Controller != "kill" && s.Controller != "start" {
 		c.errorf(path+".controller", "%q; write kill or start", s.Controller)
 	}
+	c.verb(path, s)
+}
+
+// verb checks what a step does.
+func (c *checker) verb(path string, s *Step) {
 	for i, o := range s.Apply {
 		c.object(fmt.Sprintf("%s.apply[%d]", path, i), o)
 	}

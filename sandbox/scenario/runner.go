@@ -128,10 +128,20 @@ func (r *Runner) play(ctx context.Context) error {
 	return errors.Join(err, r.tape.Err())
 }
 
-// cast gives each role its node.
+// cast gives each role its node. A node that an earlier scenario left with an open incident gets none.
 func (r *Runner) cast() error {
 	var nodes []*corev1.Node
-	r.tape.View(func(_ []Fact, w *World) { nodes = slices.Collect(maps.Values(w.nodes)) })
+	r.tape.View(func(_ []Fact, w *World) {
+		busy := map[string]bool{}
+		for _, rem := range w.incidents {
+			busy[rem.Spec.Node] = busy[rem.Spec.Node] || !rem.Status.Phase.Over()
+		}
+		for name, n := range w.nodes {
+			if !busy[name] {
+				nodes = append(nodes, n)
+			}
+		}
+	})
 	slices.SortFunc(nodes, func(a, b *corev1.Node) int { return cmp.Compare(a.Name, b.Name) })
 	taken := map[string]bool{}
 	// Those that prefer a node come first, so that no other role takes it.
@@ -149,7 +159,7 @@ func (r *Runner) cast() error {
 		role := r.scenario.Roles[name]
 		chosen := choose(nodes, role, taken)
 		if want := max(1, role.Count); len(chosen) < want {
-			return fmt.Errorf("role %s wants %d nodes with labels %v, and %d of the fleet's %d are left for it", name, want, role.Labels, len(chosen), len(nodes))
+			return fmt.Errorf("role %s wants %d nodes with labels %v, and %d of the fleet are left for it", name, want, role.Labels, len(chosen))
 		}
 		r.words[name] = strings.Join(chosen, ",")
 	}

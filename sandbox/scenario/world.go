@@ -95,7 +95,9 @@ func (w *World) Observe(c Change) []Fact {
 }
 
 // seconds rounds to milliseconds: what a report needs, and no more.
-func seconds(d time.Duration) float64 { return float64(d.Round(time.Millisecond).Milliseconds()) / 1000 }
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond).Milliseconds()) / 1000
+}
 
 func kindOf(o metav1.Object) string {
 	name := fmt.Sprintf("%T", o)
@@ -235,18 +237,8 @@ func (w *World) leftovers(where map[string]string) []string {
 	var found []string
 	on := func(node string) bool { return matchesAll(where, map[string]string{"node": node}) }
 	for name, n := range w.nodes {
-		if !on(name) {
-			continue
-		}
-		for _, t := range n.Spec.Taints {
-			if t.Key == v1alpha1.TaintQuarantined {
-				found = append(found, fmt.Sprintf("node %s: taint %s=%s", name, t.Key, t.Value))
-			}
-		}
-		for _, key := range []string{v1alpha1.AnnotationClaim, v1alpha1.AnnotationPrior} {
-			if v, ok := n.Annotations[key]; ok {
-				found = append(found, fmt.Sprintf("node %s: annotation %s=%s", name, key, v))
-			}
+		if on(name) {
+			found = append(found, leftOnNode(n)...)
 		}
 	}
 	for _, r := range w.rules {
@@ -267,6 +259,21 @@ func (w *World) leftovers(where map[string]string) []string {
 		}
 	}
 	slices.Sort(found)
+	return found
+}
+
+func leftOnNode(n *corev1.Node) []string {
+	var found []string
+	for _, t := range n.Spec.Taints {
+		if t.Key == v1alpha1.TaintQuarantined {
+			found = append(found, fmt.Sprintf("node %s: taint %s=%s", n.Name, t.Key, t.Value))
+		}
+	}
+	for _, key := range []string{v1alpha1.AnnotationClaim, v1alpha1.AnnotationPrior} {
+		if v, ok := n.Annotations[key]; ok {
+			found = append(found, fmt.Sprintf("node %s: annotation %s=%s", n.Name, key, v))
+		}
+	}
 	return found
 }
 

@@ -9,9 +9,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -39,16 +41,55 @@ func (s *Stage) Apply(ctx context.Context, objects ...*unstructured.Unstructured
 	return s.sandbox.ControlPlane().ApplyObjects(ctx, objects...)
 }
 
-// Delete deletes objects; one that is not there is no error.
+// goneTimeout bounds the wait for pods whose owner was deleted, pollEvery is how often is looked.
+const (
+	goneTimeout = 20 * time.Second
+	pollEvery   = 100 * time.Millisecond
+)
+
+// Delete deletes objects; one that is not there is no error. It returns once the pods of what was deleted are gone too.
 func (s *Stage) Delete(ctx context.Context, objects ...*unstructured.Unstructured) error {
 	var errs []error
 	for _, o := range objects {
-		err := s.sandbox.Client().Delete(ctx, o.DeepCopy(), client.PropagationPolicy(metav1.DeletePropagationBackground))
-		if client.IgnoreNotFound(err) != nil {
+		policy := metav1.DeletePropagationBackground
+		hasPods := o.GetKind() == "Deployment" || o.GetKind() == "Job"
+		if hasPods {
+			policy = metav1.DeletePropagationForeground
+		}
+		err := client.IgnoreNotFound(s.sandbox.Client().Delete(ctx, o.DeepCopy(), client.PropagationPolicy(policy)))
+		if err == nil && hasPods {
+			err = s.waitGone(ctx, o)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("deleting %s %s: %w", o.GetKind(), o.GetName(), err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (s *Stage) waitGone(ctx context.Context, o *unstructured.Unstructured) error {
+	return poll(ctx, func() (bool, error) {
+		err := s.sandbox.Client().Get(ctx, client.ObjectKeyFromObject(o), o.DeepCopy())
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+}
+
+// poll waits until look says true.
+func poll(ctx context.Context, look func() (bool, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("still there after %s", goneTimeout))
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		if done, err := look(); done || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // StartWorkload starts what tenants run; it does not wait for it.
@@ -56,9 +97,19 @@ func (s *Stage) StartWorkload(ctx context.Context, w scenario.Workload) error {
 	return workload.Run(ctx, s.sandbox.Client(), workloadOf(w))
 }
 
-// EndWorkload deletes it.
+// EndWorkload deletes it, and returns once its pods are gone.
 func (s *Stage) EndWorkload(ctx context.Context, w scenario.Workload) error {
-	return workload.Delete(ctx, s.sandbox.Client(), workloadOf(w))
+	if err := workload.Delete(ctx, s.sandbox.Client(), workloadOf(w)); err != nil {
+		return err
+	}
+	return poll(ctx, func() (bool, error) {
+		pods := &corev1.PodList{}
+		err := s.sandbox.Client().List(ctx, pods, client.InNamespace(w.Namespace), client.MatchingLabels{labelWorkload: w.Name})
+		if err != nil {
+			return false, fmt.Errorf("looking for the pods of workload %s: %w", w.Name, err)
+		}
+		return len(pods.Items) == 0, nil
+	})
 }
 
 func workloadOf(w scenario.Workload) workload.Workload {

@@ -32,7 +32,7 @@ type runOptions struct {
 	report string
 }
 
-// runRun plays scenarios on a cluster of its own, one after the other.
+// runRun plays scenarios one after the other, on clusters of their own.
 func runRun(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := parseRun(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
@@ -49,19 +49,55 @@ func runRun(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 		}
 		list = append(list, s)
 	}
-	options := sandbox.Options{Fleet: fleetOf(list, o.nodes), LeaseDuration: stage.LeaseDuration}
-	if !o.once {
+	r := &player{options: o, stdout: stdout}
+	var errs []error
+	parts := clusters(list)
+	for i, part := range parts {
+		errs = append(errs, r.part(ctx, part, !o.once && i == len(parts)-1))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// player plays what one `run` was asked for.
+type player struct {
+	options runOptions
+	stdout  io.Writer
+	reports []*scenario.Report
+}
+
+// clusters divides scenarios into those that can share a cluster: one that leaves its traces is the last on its.
+func clusters(list []*scenario.Scenario) [][]*scenario.Scenario {
+	var parts [][]*scenario.Scenario
+	fresh := true
+	for _, s := range list {
+		if fresh {
+			parts = append(parts, nil)
+		}
+		parts[len(parts)-1] = append(parts[len(parts)-1], s)
+		fresh = s.Leave
+	}
+	return parts
+}
+
+// part plays scenarios on a cluster of their own, which stays until Ctrl-C where keep says so.
+func (r *player) part(ctx context.Context, part []*scenario.Scenario, keep bool) error {
+	options := sandbox.Options{Fleet: fleetOf(part, r.options.nodes), LeaseDuration: stage.LeaseDuration}
+	if keep {
+		var err error
 		if options.StateDir, err = sandbox.DefaultStateDir(); err != nil {
 			return err
 		}
 	}
-	return withSandbox(ctx, options, stdout, func(ctx context.Context, s *sandbox.Sandbox, bar *sandbox.Bar) error {
+	return withSandbox(ctx, options, r.stdout, func(ctx context.Context, s *sandbox.Sandbox, bar *sandbox.Bar) error {
 		bar.Done(s.Ready(), fleetText(s))
-		err := playAll(ctx, s, list, o.report, stdout)
-		if o.once || ctx.Err() != nil {
+		err := r.play(ctx, s, part)
+		if !keep || ctx.Err() != nil {
 			return err
 		}
-		return errors.Join(err, linger(ctx, s, stdout))
+		return errors.Join(err, linger(ctx, s, r.stdout))
 	})
 }
 
@@ -142,17 +178,16 @@ func withSandbox(ctx context.Context, o sandbox.Options, stdout io.Writer, use f
 	return errors.Join(err, s.Stop(ending))
 }
 
-// playAll plays scenarios one after the other, and writes their reports.
-func playAll(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario, report string, stdout io.Writer) error {
+// play plays scenarios one after the other, and writes the reports so far.
+func (r *player) play(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario) error {
 	on := stage.On(s)
-	ctx, stop := on.Supervise(ctx, stdout)
+	ctx, stop := on.Supervise(ctx, r.stdout)
 	defer stop()
-	var reports []*scenario.Report
 	var errs []error
 	for _, one := range list {
-		r, err := scenario.NewRunner(one, on, scenario.NewPlainNarrator(stdout)).Run(ctx)
-		reports = append(reports, r)
-		if err == nil && !r.Passed {
+		report, err := scenario.NewRunner(one, on, scenario.NewPlainNarrator(r.stdout)).Run(ctx)
+		r.reports = append(r.reports, report)
+		if err == nil && !report.Passed {
 			err = errNotSeen
 		}
 		if err != nil {
@@ -162,8 +197,8 @@ func playAll(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario,
 			break
 		}
 	}
-	if report != "" {
-		errs = append(errs, scenario.WriteReports(report, reports))
+	if r.options.report != "" {
+		errs = append(errs, scenario.WriteReports(r.options.report, r.reports))
 	}
 	return errors.Join(errs...)
 }
