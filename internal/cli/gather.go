@@ -96,11 +96,19 @@ func (c *cluster) rules(ctx context.Context) (p []v1alpha1.RemediationPolicy, b 
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("reading the NodeDisruptionBudgets: %w", err)
 	}
-	err = pages(ctx, c, &v1alpha1.RemediationHoldList{}, func(l *v1alpha1.RemediationHoldList) { h = append(h, l.Items...) })
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("reading the RemediationHolds: %w", err)
+	if h, err = c.holds(ctx); err != nil {
+		return nil, nil, nil, err
 	}
 	return p, b, h, nil
+}
+
+func (c *cluster) holds(ctx context.Context) ([]v1alpha1.RemediationHold, error) {
+	var out []v1alpha1.RemediationHold
+	err := pages(ctx, c, &v1alpha1.RemediationHoldList{}, func(l *v1alpha1.RemediationHoldList) { out = append(out, l.Items...) })
+	if err != nil {
+		return nil, fmt.Errorf("reading the RemediationHolds: %w", err)
+	}
+	return out, nil
 }
 
 // similarNodes are the names closest to one that does not exist, names only.

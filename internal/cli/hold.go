@@ -198,8 +198,7 @@ func (a *app) hold(ctx context.Context, f *holdFlags, name string, spec v1alpha1
 	if err != nil {
 		return err
 	}
-	held, err := c.heldNodes(ctx, &spec)
-	if err != nil {
+	if err := c.knowNodes(ctx, spec.Nodes); err != nil {
 		return err
 	}
 	if spec.RequestedBy, err = c.by(ctx, f.by); err != nil {
@@ -223,8 +222,13 @@ func (a *app) hold(ctx context.Context, f *holdFlags, name string, spec v1alpha1
 		_, err = fmt.Fprintln(a.Out, object)
 		return err
 	}
-	acting, err := c.actingOn(ctx, hold)
+	// It holds from here on, whatever the rest says: who may hold need not be able to read anything else.
+	held, err := c.countHeld(ctx, &hold.Spec)
 	if err != nil {
+		return err
+	}
+	acting, err := c.actingOn(ctx, hold)
+	if err != nil && !apierrors.IsForbidden(err) {
 		return err
 	}
 	p := a.page()
@@ -234,7 +238,7 @@ func (a *app) hold(ctx context.Context, f *holdFlags, name string, spec v1alpha1
 	return err
 }
 
-func sayHeld(p *text.Page, hold *v1alpha1.RemediationHold, held int, acting []string) {
+func sayHeld(p *text.Page, hold *v1alpha1.RemediationHold, held string, acting []string) {
 	until := "until it is released"
 	if hold.Spec.Until != nil {
 		until = "until " + p.Clock.Until(hold.Spec.Until.Time)
@@ -243,7 +247,7 @@ func sayHeld(p *text.Page, hold *v1alpha1.RemediationHold, held int, acting []st
 	if hold.Spec.Holds == v1alpha1.HoldEverything {
 		what = "no drain, no repair and no new quarantine begins"
 	}
-	line(p, "Held", "%s, %s: %s", text.Count(held, "node", "nodes"), until, what)
+	line(p, "Held", "%s, %s: %s", held, until, what)
 	for _, a := range acting {
 		p.Section("Acting", a+": no further step begins; what the agent has begun it ends")
 	}
@@ -294,42 +298,52 @@ func creation(dryRun string) []client.CreateOption {
 	return nil
 }
 
-// heldNodes counts the nodes that a hold selects. A name that no node has is refused: it is a typing error more often
-// than a node that is to come, and a hold that holds nothing is the worst kind.
-func (c *cluster) heldNodes(ctx context.Context, spec *v1alpha1.RemediationHoldSpec) (int, error) {
-	if len(spec.Nodes) == 0 {
-		list := &metav1.PartialObjectMetadataList{}
-		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
-		selector, err := metav1.LabelSelectorAsSelector(spec.NodeSelector)
-		if err != nil {
-			return 0, usage("-l cannot be read: %v", err)
-		}
-		n := 0
-		err = pages(ctx, c, list, func(l *metav1.PartialObjectMetadataList) { n += len(l.Items) }, client.MatchingLabelsSelector{Selector: selector})
-		if err != nil {
-			return 0, fmt.Errorf("counting the nodes: %w", err)
-		}
-		return n, nil
-	}
-	for _, node := range spec.Nodes {
+// knowNodes refuses a name that no node has: it is a typing error more often than a node that is to come, and a hold that
+// holds nothing is the worst kind. Who may not read Nodes is taken at their word.
+func (c *cluster) knowNodes(ctx context.Context, names []string) error {
+	for _, node := range names {
 		there, err := c.exists(ctx, node)
-		if err != nil {
-			return 0, err
-		}
-		if there {
+		switch {
+		case apierrors.IsForbidden(err):
+			return nil
+		case err != nil:
+			return err
+		case there:
 			continue
 		}
 		similar, err := c.similarNodes(ctx, node)
-		if err != nil {
-			return 0, err
+		if err != nil && !apierrors.IsForbidden(err) {
+			return err
 		}
 		what := fmt.Sprintf("there is no node %q; nothing was held", node)
 		if len(similar) > 0 {
 			what += "; did you mean " + strings.Join(similar, ", ") + "?"
 		}
-		return 0, &foundError{what: what}
+		return &foundError{what: what}
 	}
-	return len(spec.Nodes), nil
+	return nil
+}
+
+// countHeld says how many nodes a hold selects now.
+func (c *cluster) countHeld(ctx context.Context, spec *v1alpha1.RemediationHoldSpec) (string, error) {
+	if len(spec.Nodes) > 0 {
+		return text.Count(len(spec.Nodes), "node", "nodes"), nil
+	}
+	selector, err := metav1.LabelSelectorAsSelector(spec.NodeSelector)
+	if err != nil {
+		return "", usage("-l cannot be read: %v", err)
+	}
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+	n := 0
+	err = pages(ctx, c, list, func(l *metav1.PartialObjectMetadataList) { n += len(l.Items) }, client.MatchingLabelsSelector{Selector: selector})
+	switch {
+	case apierrors.IsForbidden(err):
+		return "every node it selects (you may not list them)", nil
+	case err != nil:
+		return "", fmt.Errorf("counting the nodes: %w", err)
+	}
+	return text.Count(n, "node", "nodes"), nil
 }
 
 // actingOn lists the held nodes on which something is under way.

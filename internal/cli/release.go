@@ -128,7 +128,9 @@ func (c *cluster) resolve(ctx context.Context, name string) (target, error) {
 		}
 	}
 	if kind == "" || kind == "node" {
-		if err := c.resolveNode(ctx, &t); err != nil {
+		err := c.resolveNode(ctx, &t)
+		// Who may hold need not be able to read Nodes or incidents; then a hold is what they mean.
+		if err != nil && (t.hold == nil || !apierrors.IsForbidden(err)) {
 			return t, err
 		}
 	}
@@ -143,16 +145,18 @@ func (c *cluster) resolve(ctx context.Context, name string) (target, error) {
 
 // resolveNode also knows a node that is gone by its open incident.
 func (c *cluster) resolveNode(ctx context.Context, t *target) error {
-	there, err := c.exists(ctx, t.name)
-	if err != nil {
-		return err
-	}
 	open, err := c.openOn(ctx, t.name)
 	var none *foundError
 	if err != nil && !errors.As(err, &none) {
 		return err
 	}
-	t.open, t.node = open, there || open != nil
+	there := open != nil
+	if !there {
+		if there, err = c.exists(ctx, t.name); err != nil {
+			return err
+		}
+	}
+	t.open, t.node = open, there
 	return nil
 }
 
@@ -185,23 +189,33 @@ func (a *app) releaseNode(ctx context.Context, c *cluster, p *text.Page, t targe
 			p.Section("Acting", "the agent has been asked to act: what it has begun it ends, and the incident ends after that")
 		}
 	}
-	_, _, holds, err := c.rules(ctx)
+	return a.releaseHolds(ctx, c, p, t.name, dryRun)
+}
+
+// releaseHolds lifts the holds that name a node alone, and names those that hold it with others. Who may cancel need not
+// be able to read or lift holds.
+func (a *app) releaseHolds(ctx context.Context, c *cluster, p *text.Page, node, dryRun string) error {
+	holds, err := c.holds(ctx)
+	if apierrors.IsForbidden(err) {
+		p.Section("Holds", "were not looked at: you may not list them")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	labels, err := c.labels(ctx, t.name)
-	if err != nil {
+	labels, err := c.labels(ctx, node)
+	if err != nil && !apierrors.IsForbidden(err) {
 		return err
 	}
 	for i := range holds {
 		h := &holds[i]
-		if len(h.Spec.Nodes) == 1 && h.Spec.Nodes[0] == t.name {
+		if len(h.Spec.Nodes) == 1 && h.Spec.Nodes[0] == node {
 			if err := c.lift(ctx, p, h, dryRun); err != nil {
 				return err
 			}
 			continue
 		}
-		if explain.InForce(h, a.Now()) && explain.HoldsNode(h, t.name, labels) {
+		if explain.InForce(h, a.Now()) && explain.HoldsNode(h, node, labels) {
 			p.Section("Held", fmt.Sprintf("still, with others, by hold %s (%s): kubectl roundhouse release %s", h.Name, text.Clean(h.Spec.RequestedBy), h.Name))
 		}
 	}
