@@ -76,14 +76,13 @@ func (a *app) repeat(ctx context.Context, watch bool, ask func(context.Context) 
 	for {
 		began := time.Now()
 		a.watching = watch
-		if err := ask(ctx); err != nil {
-			if watch && ctx.Err() != nil {
-				return nil // interrupted in the middle of asking
-			}
-			return err
-		}
-		if !watch {
+		err := ask(ctx)
+		interrupted := watch && ctx.Err() != nil // then asking fails, and nobody wants to know
+		if interrupted || !watch && err == nil {
 			return nil
+		}
+		if err != nil {
+			return err
 		}
 		timer := time.NewTimer(max(watchEvery, watchFactor*time.Since(began)))
 		select {
