@@ -51,7 +51,7 @@ type suite struct {
 var shared suite
 
 func TestMain(m *testing.M) {
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // TestMain has no caller.
+	ctx, cancel := context.WithCancel(context.Background())
 	code := controlplane.RunTests(m, controlplane.Options{WithoutNodeLifecycle: true}, func(cp *controlplane.ControlPlane) error {
 		return shared.start(ctx, cp)
 	})

@@ -43,7 +43,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sup := &supervisor{}
+	sup := &supervisor{console: os.Stdout}
 	srv := &server{port: port, agent: sup}
 	if err := srv.hello(bootErr); err != nil {
 		return err

@@ -26,6 +26,7 @@ const (
 // supervisor keeps one process running, and reaps whatever else process 1 inherits.
 type supervisor struct {
 	process wire.Process
+	console io.Writer
 
 	mu     sync.Mutex
 	status wire.AgentStatus
@@ -100,7 +101,7 @@ func (s *supervisor) reapUntilEnd() {
 
 // note records that the process is not running, and why.
 func (s *supervisor) note(exit string) {
-	fmt.Printf("init: agent: %s\n", exit)
+	fmt.Fprintf(s.console, "init: agent: %s\n", exit)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.PID = 0
@@ -122,7 +123,7 @@ func (s *supervisor) copyLog(r io.ReadCloser) {
 	for {
 		line, err := lines.ReadSlice('\n')
 		if len(line) > 0 {
-			fmt.Printf("agent: %s", line)
+			fmt.Fprintf(s.console, "agent: %s", line)
 			s.keep(line)
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
