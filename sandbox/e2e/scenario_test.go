@@ -47,7 +47,7 @@ func TestScenarios(t *testing.T) {
 	})
 	starting, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the sandbox was not ready after 5m"))
 	defer cancel()
-	s, err := sandbox.Start(starting, sandbox.Options{Fleet: fleet.Options{Nodes: 10}, LeaseDuration: stage.LeaseDuration})
+	s, err := stage.Start(starting, sandbox.Options{Fleet: fleet.Options{Nodes: 10}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,13 +58,12 @@ func TestScenarios(t *testing.T) {
 			t.Errorf("stopping the sandbox: %v", err)
 		}
 	})
-	on := stage.On(s)
-	ctx, stop := on.Supervise(t.Context(), t.Output())
+	ctx, stop := s.Supervise(t.Context(), t.Output())
 	defer stop()
 	for _, one := range list {
 		t.Run(one.Name, func(t *testing.T) {
 			var told bytes.Buffer
-			report, err := scenario.NewRunner(one, on, scenario.NewPlainNarrator(&told)).Run(ctx)
+			report, err := scenario.NewRunner(one, s, scenario.NewPlainNarrator(&told)).Run(ctx)
 			if err != nil || !report.Passed {
 				t.Fatalf("%d of %d expectations seen: %v\n%s", report.Seen, report.Expected, err, told.String())
 			}

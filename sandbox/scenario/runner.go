@@ -34,6 +34,8 @@ type Cluster interface {
 	// KillController ends the leading controller by SIGKILL, StartController starts another.
 	KillController(ctx context.Context) error
 	StartController(ctx context.Context) error
+	// FollowAlerts calls f for each alert that begins to fire or is resolved, until stop is called.
+	FollowAlerts(f func(name, node, state, message string)) (stop func())
 	// Roundhouse runs a command line of kubectl-roundhouse and returns what it printed.
 	Roundhouse(ctx context.Context, args ...string) (string, error)
 }
@@ -109,6 +111,9 @@ func (r *Runner) play(ctx context.Context) error {
 		return err
 	}
 	defer recorder.Stop()
+	defer r.cluster.FollowAlerts(func(name, node, state, message string) {
+		r.tape.Add(fact(KindAlert, "name", name, "node", node, "state", state, "message", message))
+	})()
 	if err := r.cast(); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,16 +23,58 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/internal/cli"
 	"github.com/roundhouse-dev/roundhouse/sandbox/fleet"
+	"github.com/roundhouse-dev/roundhouse/sandbox/receiver"
 	"github.com/roundhouse-dev/roundhouse/sandbox/sandbox"
 	"github.com/roundhouse-dev/roundhouse/sandbox/scenario"
 	"github.com/roundhouse-dev/roundhouse/sandbox/workload"
 )
 
 // Stage is a sandbox that scenarios are played on; it is a [scenario.Cluster].
-type Stage struct{ sandbox *sandbox.Sandbox }
+type Stage struct {
+	sandbox *sandbox.Sandbox
+	alerts  *receiver.Receiver
+}
 
-// On makes a stage of a running sandbox.
-func On(s *sandbox.Sandbox) *Stage { return &Stage{sandbox: s} }
+// LeaseDuration is the controllers' on a stage: less than half of production's, so that a new leader comes soon, and long
+// enough for a machine that has other things to do.
+const LeaseDuration = 6 * time.Second
+
+// Start starts a sandbox whose controllers send their alerts to where scenarios see them.
+func Start(ctx context.Context, o sandbox.Options) (*Stage, error) {
+	// The receiver lives as long as the stage, which ctx does not bound.
+	alerts, err := receiver.Start(context.WithoutCancel(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if o.LeaseDuration == 0 {
+		o.LeaseDuration = LeaseDuration
+	}
+	o.ControllerArgs = append(slices.Clone(o.ControllerArgs), "--alertmanager-url="+alerts.URL())
+	s, err := sandbox.Start(ctx, o)
+	if err != nil {
+		return nil, errors.Join(err, alerts.Stop(context.WithoutCancel(ctx)))
+	}
+	return &Stage{sandbox: s, alerts: alerts}, nil
+}
+
+// Stop ends the sandbox.
+func (s *Stage) Stop(ctx context.Context) error {
+	return errors.Join(s.sandbox.Stop(ctx), s.alerts.Stop(ctx))
+}
+
+// Sandbox is what is played on.
+func (s *Stage) Sandbox() *sandbox.Sandbox { return s.sandbox }
+
+// FollowAlerts calls f for each alert that begins to fire or is resolved.
+func (s *Stage) FollowAlerts(f func(name, node, state, message string)) (stop func()) {
+	return s.alerts.Follow(func(a receiver.Alert) {
+		state := "firing"
+		if a.Resolved {
+			state = "resolved"
+		}
+		f(a.Labels["alertname"], a.Labels["node"], state, a.Annotations["message"])
+	})
+}
 
 // AdminConfig is an administrator's client configuration.
 func (s *Stage) AdminConfig() *rest.Config { return s.sandbox.AdminConfig() }
@@ -169,12 +212,12 @@ func (s *Stage) deviceOfClaim(ctx context.Context, node, namespace, name string)
 		return 0, "", fmt.Errorf("claim %s/%s has no device", namespace, name)
 	}
 	device := claim.Status.Allocation.Devices.Results[0].Device
-	slices := &resourcev1.ResourceSliceList{}
-	if err := s.sandbox.Client().List(ctx, slices, client.MatchingFields{resourcev1.ResourceSliceSelectorNodeName: node}); err != nil {
+	offered := &resourcev1.ResourceSliceList{}
+	if err := s.sandbox.Client().List(ctx, offered, client.MatchingFields{resourcev1.ResourceSliceSelectorNodeName: node}); err != nil {
 		return 0, "", fmt.Errorf("listing the ResourceSlices of %s: %w", node, err)
 	}
-	for i := range slices.Items {
-		for _, d := range slices.Items[i].Spec.Devices {
+	for i := range offered.Items {
+		for _, d := range offered.Items[i].Spec.Devices {
 			if a, ok := d.Attributes["slot"]; ok && d.Name == device && a.StringValue != nil {
 				slot, err := strconv.Atoi(*a.StringValue)
 				if err != nil {

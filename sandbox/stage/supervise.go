@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -9,9 +10,8 @@ import (
 	"github.com/roundhouse-dev/roundhouse/sandbox/sandbox"
 )
 
-// LeaseDuration is the controllers' on a stage: half of production's, so that a new leader comes soon, and long enough
-// for a machine that has other things to do.
-const LeaseDuration = 6 * time.Second
+// ErrEnded says that a process of the cluster ended and could not be replaced.
+var ErrEnded = errors.New("a process of the cluster ended")
 
 // restartTimeout bounds the start of a controller in place of one that ended.
 const restartTimeout = 30 * time.Second
@@ -42,13 +42,13 @@ func (s *Stage) replace(ctx context.Context, died error, notes io.Writer) error 
 		return nil // the end of everything.
 	}
 	if len(s.sandbox.Controllers()) > 0 {
-		return fmt.Errorf("a process of the cluster ended: %w", died)
+		return fmt.Errorf("%w: %w", ErrEnded, died)
 	}
 	_, _ = fmt.Fprintln(notes, "the controller ended by itself and is started again, as its Deployment would: the machine is too busy for its lease")
 	ctx, cancel := context.WithTimeout(ctx, restartTimeout)
 	defer cancel()
 	if _, err := s.sandbox.StartController(ctx); err != nil {
-		return fmt.Errorf("starting the controller again: %w (it had ended: %w)", err, died)
+		return fmt.Errorf("%w: %w (starting it again: %w)", ErrEnded, died, err)
 	}
 	return nil
 }

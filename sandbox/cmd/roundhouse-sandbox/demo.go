@@ -39,7 +39,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	o := sandbox.Options{Fleet: fleetOf(list, 64), LeaseDuration: stage.LeaseDuration}
+	o := sandbox.Options{Fleet: fleetOf(list, 64)}
 	o.Fleet.CheckEvery = 2 * time.Second
 	if !*once {
 		if o.StateDir, err = sandbox.DefaultStateDir(); err != nil {
@@ -48,21 +48,21 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	page := demo.NewPage(stdout)
 	page.Text(scenario.Bold, "Roundhouse sandbox: real API server, etcd, scheduler, controllers; simulated kubelets and GPUs")
-	return withSandbox(ctx, o, stdout, func(ctx context.Context, s *sandbox.Sandbox, bar *sandbox.Bar) error {
-		running, err := tenants(ctx, s)
+	return withStage(ctx, o, stdout, func(ctx context.Context, s *stage.Stage, bar *sandbox.Bar) error {
+		running, err := tenants(ctx, s.Sandbox())
 		if err != nil {
 			return err
 		}
-		bar.Done(s.Ready(), fmt.Sprintf("%s, %d pods running", fleetText(s), running))
+		bar.Done(s.Sandbox().Ready(), fmt.Sprintf("%s, %d pods running", fleetText(s.Sandbox()), running))
 		page.Text(scenario.Plain, "Compressed: "+list[0].Compressed+", checks every 30s to 2s. Decisions and evictions are in real time.")
-		err = playActs(ctx, s, list, *report, page, stdout)
+		err = playActs(ctx, s, list, *report, page)
 		if *once || ctx.Err() != nil {
 			return err
 		}
-		page.Text(scenario.Plain, fmt.Sprintf("export KUBECONFIG=%s", s.Kubeconfig()))
+		page.Text(scenario.Plain, fmt.Sprintf("export KUBECONFIG=%s", s.Sandbox().Kubeconfig()))
 		page.Text(scenario.Bold, "Next: kubectl roundhouse why gpu-40 | roundhouse-sandbox inject xid79 gpu-05 3 | kubectl roundhouse stop")
 		page.Text(scenario.Plain, "Ctrl-C ends it, and leaves nothing.")
-		return errors.Join(err, page.Err(), untilStopped(ctx, s))
+		return errors.Join(err, page.Err(), untilStopped(ctx))
 	})
 }
 
@@ -80,15 +80,12 @@ func readActs() ([]*scenario.Scenario, error) {
 }
 
 // playActs plays one act after the other on one clock, and tells the table.
-func playActs(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario, report string, page *scenario.Page, stdout io.Writer) error {
-	on := stage.On(s)
-	ctx, stop := on.Supervise(ctx, stdout)
-	defer stop()
+func playActs(ctx context.Context, s *stage.Stage, list []*scenario.Scenario, report string, page *scenario.Page) error {
 	began := time.Now()
 	var reports []*scenario.Report
 	var errs []error
 	for i, one := range list {
-		r, err := scenario.NewRunner(one, on, demo.NewTeller(page, i+1, time.Since(began))).Run(ctx)
+		r, err := scenario.NewRunner(one, s, demo.NewTeller(page, i+1, time.Since(began))).Run(ctx)
 		reports = append(reports, r)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("act %d: %w", i+1, err))

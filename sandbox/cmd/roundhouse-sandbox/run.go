@@ -84,15 +84,15 @@ func clusters(list []*scenario.Scenario) [][]*scenario.Scenario {
 
 // part plays scenarios on a cluster of their own, which stays until Ctrl-C where keep says so.
 func (r *player) part(ctx context.Context, part []*scenario.Scenario, keep bool) error {
-	options := sandbox.Options{Fleet: fleetOf(part, r.options.nodes), LeaseDuration: stage.LeaseDuration}
+	options := sandbox.Options{Fleet: fleetOf(part, r.options.nodes)}
 	if keep {
 		var err error
 		if options.StateDir, err = sandbox.DefaultStateDir(); err != nil {
 			return err
 		}
 	}
-	return withSandbox(ctx, options, r.stdout, func(ctx context.Context, s *sandbox.Sandbox, bar *sandbox.Bar) error {
-		bar.Done(s.Ready(), fleetText(s))
+	return withStage(ctx, options, r.stdout, func(ctx context.Context, s *stage.Stage, bar *sandbox.Bar) error {
+		bar.Done(s.Sandbox().Ready(), fleetText(s.Sandbox()))
 		err := r.play(ctx, s, part)
 		if !keep || ctx.Err() != nil {
 			return err
@@ -159,33 +159,32 @@ func fleetText(s *sandbox.Sandbox) string {
 	return fmt.Sprintf("%d nodes, %d GPUs, %d racks", o.Nodes, o.Nodes*o.GPUs, o.Racks())
 }
 
-// withSandbox starts a cluster with a progress bar, uses it and takes it down.
-func withSandbox(ctx context.Context, o sandbox.Options, stdout io.Writer, use func(context.Context, *sandbox.Sandbox, *sandbox.Bar) error) error {
+// withStage starts a cluster with a progress bar, uses it and takes it down.
+func withStage(ctx context.Context, o sandbox.Options, stdout io.Writer, use func(context.Context, *stage.Stage, *sandbox.Bar) error) error {
 	// kubectl-roundhouse runs in this process; what it logs is no part of the story.
 	ctrllog.SetLogger(logr.Discard())
 	bar := sandbox.NewBar(stdout)
 	o.Progress = bar.Show
 	starting, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not ready after %s", startTimeout))
 	defer cancel()
-	s, err := sandbox.Start(starting, o)
+	s, err := stage.Start(starting, o)
 	if err != nil {
 		bar.Clear()
 		return fmt.Errorf("starting the sandbox: %w", err)
 	}
-	err = use(ctx, s, bar)
+	watched, stop := s.Supervise(ctx, stdout)
+	err = use(watched, s, bar)
+	stop()
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return errors.Join(err, s.Stop(ending))
 }
 
 // play plays scenarios one after the other, and writes the reports so far.
-func (r *player) play(ctx context.Context, s *sandbox.Sandbox, list []*scenario.Scenario) error {
-	on := stage.On(s)
-	ctx, stop := on.Supervise(ctx, r.stdout)
-	defer stop()
+func (r *player) play(ctx context.Context, s *stage.Stage, list []*scenario.Scenario) error {
 	var errs []error
 	for _, one := range list {
-		report, err := scenario.NewRunner(one, on, scenario.NewPlainNarrator(r.stdout)).Run(ctx)
+		report, err := scenario.NewRunner(one, s, scenario.NewPlainNarrator(r.stdout)).Run(ctx)
 		r.reports = append(r.reports, report)
 		if err == nil && !report.Passed {
 			err = errNotSeen
@@ -204,21 +203,20 @@ func (r *player) play(ctx context.Context, s *sandbox.Sandbox, list []*scenario.
 }
 
 // linger keeps the cluster until Ctrl-C.
-func linger(ctx context.Context, s *sandbox.Sandbox, stdout io.Writer) error {
-	if _, err := fmt.Fprintf(stdout, "export KUBECONFIG=%s\nCtrl-C ends it, and leaves nothing.\n", s.Kubeconfig()); err != nil {
+func linger(ctx context.Context, s *stage.Stage, stdout io.Writer) error {
+	if _, err := fmt.Fprintf(stdout, "export KUBECONFIG=%s\nCtrl-C ends it, and leaves nothing.\n", s.Sandbox().Kubeconfig()); err != nil {
 		return fmt.Errorf("writing to the terminal: %w", err)
 	}
-	return untilStopped(ctx, s)
+	return untilStopped(ctx)
 }
 
-// untilStopped waits for Ctrl-C, or for a process of the cluster to die.
-func untilStopped(ctx context.Context, s *sandbox.Sandbox) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-s.Exited():
-		return err
+// untilStopped waits for Ctrl-C, which is no error, or for a process of the cluster to die.
+func untilStopped(ctx context.Context) error {
+	<-ctx.Done()
+	if cause := context.Cause(ctx); errors.Is(cause, stage.ErrEnded) {
+		return cause
 	}
+	return nil
 }
 
 // runScenarios lists the scenarios.
