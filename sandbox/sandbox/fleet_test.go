@@ -371,3 +371,92 @@ func TestAFaultThatCannotBeInjectedIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// broken says whether a node's agent reports a critical fault of a device.
+func broken(want bool, node string) func(ctx context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) {
+		h, err := health(ctx, shared, node)
+		if err != nil {
+			return false, err
+		}
+		return (h.Status.Summary == v1alpha1.SummaryFaulty) == want && h.Status.Summary != v1alpha1.SummaryUnknown,
+			fmt.Errorf("%s in boot %s: %+v", h.Status.Summary, h.Status.BootID, h.Status.Faults)
+	}
+}
+
+// restart restarts a node and waits until it is in its next boot.
+func restart(t *testing.T, node string) {
+	t.Helper()
+	before, _ := shared.Fleet().State(t.Context(), node)
+	if err := shared.Fleet().Crash(node); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the agent reports from the next boot", func(ctx context.Context) (bool, error) {
+		state, _ := shared.Fleet().State(ctx, node)
+		if !state.Up || state.Reboots != before.Reboots+1 {
+			return false, fmt.Errorf("%+v", state)
+		}
+		h, err := health(ctx, shared, node)
+		return err == nil && h.Status.BootID == state.BootID && h.Status.CompletedRound != nil && h.Status.CompletedRound.BootID == state.BootID, err
+	})
+}
+
+func TestAFaultComesBackAsOftenAsItIsScriptedTo(t *testing.T) {
+	const node = "gpu-06"
+	inject(t, shared, fleet.Injection{Fault: "xid79", Node: node, Device: 2, Relapses: 1, RelapseAfter: 2 * time.Second})
+	eventually(t, 10*time.Second, "it is broken", broken(true, node))
+	restart(t, node)
+	eventually(t, 10*time.Second, "a boot heals it", broken(false, node))
+	eventually(t, 10*time.Second, "it comes back", broken(true, node))
+	restart(t, node)
+	eventually(t, 10*time.Second, "a second boot heals it", broken(false, node))
+	time.Sleep(3 * time.Second) // longer than a relapse would take
+	eventually(t, time.Second, "it is healed for good", broken(false, node))
+}
+
+func TestAFaultThatNoBootHealsStandsUntilItIsHealed(t *testing.T) {
+	const node = "gpu-06"
+	inject(t, shared, fleet.Injection{Fault: "device-missing", Node: node, Device: 1, HealsAfter: fleet.Never})
+	eventually(t, 15*time.Second, "it is broken", broken(true, node))
+	restart(t, node)
+	eventually(t, 15*time.Second, "it is broken after a boot", broken(true, node))
+	inject(t, shared, fleet.Injection{Fault: "heal", Node: node})
+	restart(t, node)
+	eventually(t, 15*time.Second, "it is healed", broken(false, node))
+}
+
+func TestWhatOthersDoToANodeIsDoneAndUndone(t *testing.T) {
+	const node = "gpu-00"
+	look := func(want bool) func(ctx context.Context) (bool, error) {
+		return func(ctx context.Context) (bool, error) {
+			n, err := getNode(ctx, shared, node)
+			if err != nil {
+				return false, err
+			}
+			tainted := slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == fleet.ForeignTaint })
+			deadlock := conditionOf(n, fleet.ForeignCondition) == corev1.ConditionTrue
+			return n.Spec.Unschedulable == want && tainted == want && deadlock == want,
+				fmt.Errorf("cordoned %t, tainted %t, deadlocked %t", n.Spec.Unschedulable, tainted, deadlock)
+		}
+	}
+	for _, fault := range []string{"foreign-cordon", "foreign-taint", "node-condition"} {
+		inject(t, shared, fleet.Injection{Fault: fault, Node: node})
+	}
+	eventually(t, 5*time.Second, "all of it is there", look(true))
+	inject(t, shared, fleet.Injection{Fault: "heal", Node: node})
+	eventually(t, 5*time.Second, "none of it is left", look(false))
+}
+
+func TestAnApplicationsStormIsCountedAndNoFaultOfTheNode(t *testing.T) {
+	const node = "gpu-00"
+	inject(t, shared, fleet.Injection{Fault: "xid45", Node: node, Device: 4, Count: 1000})
+	eventually(t, 15*time.Second, "a thousand lines are seen and the node is Healthy", func(ctx context.Context) (bool, error) {
+		h, err := health(ctx, shared, node)
+		if err != nil || len(h.Status.Faults) == 0 {
+			return false, err
+		}
+		f := h.Status.Faults[0]
+		// Counts are published at powers of two.
+		return f.Code == "Xid45" && f.Count >= 512 && h.Status.Summary == v1alpha1.SummaryHealthy, fmt.Errorf("%s, %+v", h.Status.Summary, f)
+	})
+}
