@@ -59,6 +59,13 @@ func (p *Page) More(style Style, text string) {
 // Text writes a line as it is.
 func (p *Page) Text(style Style, text string) { p.write(p.paint(style, text) + "\n") }
 
+// Folded writes a text from the left edge, folded.
+func (p *Page) Folded(text string) {
+	for _, line := range Fold(text, Width) {
+		p.write(line + "\n")
+	}
+}
+
 // Split writes a line with one text at its left and one at its right.
 func (p *Page) Split(style Style, left, right string) {
 	gap := max(2, Width-len([]rune(left))-len([]rune(right)))

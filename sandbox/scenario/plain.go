@@ -28,10 +28,10 @@ func (n *PlainNarrator) Began(s *Scenario, words map[string]string, _ func(State
 		roles = append(roles, role+" is "+words[role])
 	}
 	if len(roles) > 0 {
-		n.page.Text(Plain, "Roles: "+strings.Join(roles, "; "))
+		n.page.Folded("Roles: " + strings.ReplaceAll(strings.Join(roles, "; "), ",", ", "))
 	}
 	if s.Compressed != "" {
-		n.page.Text(Plain, "Compressed: "+s.Compressed+". Decisions and evictions are in real time.")
+		n.page.Folded("Compressed: " + s.Compressed + ". Decisions and evictions are in real time.")
 	}
 }
 
@@ -104,7 +104,7 @@ func (n *PlainNarrator) Outcome(o Outcome) {
 // Ended tells the sum.
 func (n *PlainNarrator) Ended(r *Report) {
 	for _, t := range r.Nodes {
-		n.page.Text(Plain, fmt.Sprintf("%s: quarantined %s, drained %s, repaired %s, returned %s after the fault or the word to act; %d reboots, %d pods disturbed",
+		n.page.Folded(fmt.Sprintf("%s: quarantined %s, drained %s, repaired %s, returned %s after the fault or the word to act; %d reboots, %d pods disturbed",
 			t.Node, since(t.Quarantined), since(t.Drained), since(t.Repaired), since(t.Returned), t.Reboots, t.Disturbed))
 	}
 	style, word := Green, "passed"

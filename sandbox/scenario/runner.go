@@ -60,6 +60,7 @@ type Runner struct {
 	cluster  Cluster
 	narrator Narrator
 	now      func() time.Time
+	record   func(context.Context, *Tape) (stop func(), err error)
 
 	tape     *Tape
 	voice    *voice
@@ -74,7 +75,15 @@ type Runner struct {
 
 // NewRunner makes a runner of one scenario. narrator may be nil.
 func NewRunner(s *Scenario, c Cluster, narrator Narrator) *Runner {
-	return &Runner{scenario: s, cluster: c, narrator: narrator, now: time.Now}
+	r := &Runner{scenario: s, cluster: c, narrator: narrator, now: time.Now}
+	r.record = func(ctx context.Context, tape *Tape) (func(), error) {
+		recorder, err := Record(ctx, c.AdminConfig(), tape)
+		if err != nil {
+			return nil, err
+		}
+		return recorder.Stop, nil
+	}
+	return r
 }
 
 // cleanTimeout bounds the deletion of what a scenario applied.
@@ -106,11 +115,11 @@ func (r *Runner) play(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.scenario.Timeout.Of(),
 		fmt.Errorf("the scenario's timeout of %s has passed", r.scenario.Timeout.Of()))
 	defer cancel()
-	recorder, err := Record(ctx, r.cluster.AdminConfig(), r.tape)
+	stop, err := r.record(ctx, r.tape)
 	if err != nil {
 		return err
 	}
-	defer recorder.Stop()
+	defer stop()
 	defer r.cluster.FollowAlerts(func(name, node, state, message string) {
 		r.tape.Add(fact(KindAlert, "name", name, "node", node, "state", state, "message", message))
 	})()

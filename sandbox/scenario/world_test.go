@@ -123,6 +123,19 @@ func TestWhatBecomesOfPods(t *testing.T) {
 			},
 			want: []string{"finished node=gpu-01 pod=ml/infer-a uid=a app=infer namespace=ml"},
 		},
+		"a pod that ends badly while it goes was told to go once": {
+			changes: []Change{
+				initial(pod("a", "gpu-01")),
+				modified(pod("a", "gpu-01", going)),
+				modified(pod("a", "gpu-01", going, phase(corev1.PodFailed))),
+				deleted(pod("a", "gpu-01", going, phase(corev1.PodFailed))),
+			},
+			want: []string{"eviction node=gpu-01 pod=ml/infer-a uid=a app=infer namespace=ml by=Deleted left=0"},
+		},
+		"a pod that fails by itself was disturbed": {
+			changes: []Change{initial(pod("a", "gpu-01")), modified(pod("a", "gpu-01", phase(corev1.PodFailed)))},
+			want:    []string{"eviction node=gpu-01 pod=ml/infer-a uid=a app=infer namespace=ml by=Failed left=0"},
+		},
 		"a pod that was never placed is told to go without anything being lost": {
 			changes: []Change{
 				added(pod("a", "", phase(corev1.PodPending))),

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/sandbox/demo"
@@ -54,16 +56,31 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 			return err
 		}
 		bar.Done(s.Sandbox().Ready(), fmt.Sprintf("%s, %d pods running", fleetText(s.Sandbox()), running))
-		page.Text(scenario.Plain, "Compressed: "+list[0].Compressed+", checks every 30s to 2s. Decisions and evictions are in real time.")
+		page.Folded("Compressed: " + list[0].Compressed + ", checks every 30s to 2s. Decisions and evictions are in real time.")
 		err = playActs(ctx, s, list, *report, page)
 		if *once || ctx.Err() != nil {
 			return err
 		}
-		page.Text(scenario.Plain, fmt.Sprintf("export KUBECONFIG=%s", s.Sandbox().Kubeconfig()))
-		page.Text(scenario.Bold, "Next: kubectl roundhouse why gpu-40 | roundhouse-sandbox inject xid79 gpu-05 3 | kubectl roundhouse stop")
-		page.Text(scenario.Plain, "Ctrl-C ends it, and leaves nothing.")
+		whatNext(page, s.Sandbox().Kubeconfig())
 		return errors.Join(err, page.Err(), untilStopped(ctx))
 	})
+}
+
+// whatNext tells what to try on the cluster that stays.
+func whatNext(page *scenario.Page, kubeconfig string) {
+	path := ""
+	if self, err := os.Executable(); err == nil {
+		path = " PATH=" + filepath.Dir(self) + ":$PATH" // where kubectl-roundhouse is too.
+	}
+	for _, line := range []string{
+		"", "export KUBECONFIG=" + kubeconfig + path,
+		"Next: kubectl roundhouse why gpu-40",
+		"      roundhouse-sandbox inject xid79 gpu-05 3",
+		"      kubectl roundhouse stop --reason \"look first\"",
+		"Ctrl-C ends it, and leaves nothing.",
+	} {
+		page.Text(scenario.Plain, line)
+	}
 }
 
 func readActs() ([]*scenario.Scenario, error) {
