@@ -49,6 +49,9 @@ func unheld(s *Snapshot) *Decision {
 	if s.ClaimHeld && s.SlotHeld {
 		return nil
 	}
+	if p := s.plan(); s.status().Phase == v1alpha1.PhaseDraining && s.scope() == drain.ScopeDevice && p != nil && p.Empty() {
+		return nil // what it was held for is done; drained says so, and gives the rest back.
+	}
 	missing := "the claim is no longer on the node"
 	if s.ClaimHeld {
 		missing = "the budget slot is no longer held"
