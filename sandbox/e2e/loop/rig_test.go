@@ -46,7 +46,7 @@ var shared *controlplane.ControlPlane
 func TestMain(m *testing.M) {
 	os.Exit(controlplane.RunTests(m, controlplane.Options{WithoutNodeLifecycle: true}, func(cp *controlplane.ControlPlane) error {
 		shared = cp
-		return cp.Apply(context.Background(), config.Files, "crd", "rbac", "admission") //nolint:forbidigo // TestMain has no caller.
+		return cp.Apply(context.Background(), config.Files, "crd", "rbac", "admission")
 	}))
 }
 
