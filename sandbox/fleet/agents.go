@@ -74,8 +74,9 @@ func newAgents(ctx context.Context, wg *sync.WaitGroup, o Options, kube kubernet
 
 // process is one running agent.
 type process struct {
-	node *agent.Node
-	api  *gate
+	node   *agent.Node
+	api    *gate
+	holder *credential
 	// ended is closed once a process that runs by itself has ended; nil for one that is stepped.
 	ended  chan struct{}
 	cancel context.CancelFunc
@@ -92,7 +93,7 @@ func (a *agents) start(name string, m *fake.Machine, bound boundTo, seed *corev1
 	if err != nil {
 		return nil, fmt.Errorf("starting the agent of node %s: %w", name, err)
 	}
-	p := &process{api: &gate{API: client}}
+	p := &process{api: &gate{API: client}, holder: holder}
 	if seed != nil {
 		first, err := agent.NewClient(a.config, a.fleetwide, name)
 		if err != nil {

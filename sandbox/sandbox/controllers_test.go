@@ -103,10 +103,13 @@ func TestTheWaysOfALargeFleet(t *testing.T) {
 	if err := s.Client().List(ctx, pods); err != nil || len(pods.Items) != 0 {
 		t.Errorf("%d pods, error %v, want none", len(pods.Items), err)
 	}
+	if h, err := health(ctx, s, "gpu-04"); err != nil || writtenByAnAgent(h) {
+		t.Errorf("a first word of a fleet that has run before is the administrator's; error %v, %+v", err, h.ManagedFields)
+	}
 	inject(t, s, fleet.Injection{Fault: "xid79", Node: "gpu-04", Device: 7})
-	took := eventually(t, 10*time.Second, "the fault is in the API", func(ctx context.Context) (bool, error) {
+	took := eventually(t, 10*time.Second, "the fault is in the API, in the agent's own name", func(ctx context.Context) (bool, error) {
 		h, err := health(ctx, s, "gpu-04")
-		return err == nil && h.Status.Summary == v1alpha1.SummaryFaulty, err
+		return err == nil && h.Status.Summary == v1alpha1.SummaryFaulty && writtenByAnAgent(h), err
 	})
 	t.Logf("kernel line to fault in the API: %s", took.Round(time.Millisecond))
 	askReboot(t, s, "gpu-04", "test-large")

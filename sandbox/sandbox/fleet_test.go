@@ -277,25 +277,26 @@ func TestADeviceThatVanishesLeavesTheSliceUntilARebootBringsItBack(t *testing.T)
 	})
 }
 
-func TestADevicePluginLowersAllocatable(t *testing.T) {
+func TestADevicePluginLowersAllocatableAndCountsAnewAtABoot(t *testing.T) {
 	const node = "gpu-07"
-	allocatable := func(want string) func(ctx context.Context) (bool, error) {
+	offers := func(want string) func(ctx context.Context) (bool, error) {
 		return func(ctx context.Context) (bool, error) {
 			n, err := getNode(ctx, shared, node)
 			if err != nil {
 				return false, err
 			}
-			got := n.Status.Allocatable[fleet.PluginResource]
-			return got.String() == want, fmt.Errorf("allocatable %s", got.String())
+			capacity, allocatable := n.Status.Capacity[fleet.PluginResource], n.Status.Allocatable[fleet.PluginResource]
+			got := allocatable.String() + " of " + capacity.String()
+			return got == want, fmt.Errorf("%s", got)
 		}
 	}
-	eventually(t, 5*time.Second, "eight are offered", allocatable("8"))
-	inject(t, shared, fleet.Injection{Fault: "xid79", Node: node, Device: 0})
-	eventually(t, 5*time.Second, "seven are offered", allocatable("7"))
-	if err := shared.Fleet().Crash(node); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 15*time.Second, "eight are offered after a reboot", allocatable("8"))
+	eventually(t, 5*time.Second, "eight are offered", offers("8 of 8"))
+	inject(t, shared, fleet.Injection{Fault: "xid79", Node: node, HealsAfter: 2})
+	eventually(t, 5*time.Second, "seven are offered", offers("7 of 8"))
+	restart(t, node)
+	eventually(t, 15*time.Second, "the plugin finds seven", offers("7 of 7"))
+	restart(t, node)
+	eventually(t, 15*time.Second, "the plugin finds eight", offers("8 of 8"))
 }
 
 func TestAnAgentThatIsDeadOrHangsIsNotReadyUntilItIsHealed(t *testing.T) {
@@ -329,11 +330,16 @@ func TestAnAgentWritesAsItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	// With which credential is e2e's to test: the admission policy refuses a status that another node's token writes.
-	if !slices.ContainsFunc(h.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
-		return m.Manager == "roundhouse-agent" && m.Subresource == "status"
-	}) {
+	if !writtenByAnAgent(h) {
 		t.Errorf("the status was not written by an agent: %+v", h.ManagedFields)
 	}
+}
+
+// writtenByAnAgent says whether an agent has written a status as itself.
+func writtenByAnAgent(h *v1alpha1.NodeHealth) bool {
+	return slices.ContainsFunc(h.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
+		return m.Manager == "roundhouse-agent" && m.Subresource == "status"
+	})
 }
 
 func TestForeignWritersLoseNothing(t *testing.T) {

@@ -16,6 +16,8 @@ type Options struct {
 	Controllers int
 	// ControllerArgs are further arguments of each controller, such as --alertmanager-url=http://127.0.0.1:9093.
 	ControllerArgs []string
+	// APIServerArgs are further flags of the API server, without their dashes, such as "audit-log-path".
+	APIServerArgs map[string]string
 	// LeaseDuration is the controllers' leader election's, so that a new leader comes soon after one was killed; 6 s.
 	LeaseDuration time.Duration
 	// Dir holds keys, data and logs. Empty makes a temporary one, which Stop removes.

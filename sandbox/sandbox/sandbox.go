@@ -155,6 +155,7 @@ func (s *Sandbox) startControlPlane(ctx context.Context) error {
 		// It writes to each node once, and tells nobody anything that the simulated kubelets do not.
 		WithoutNodeLifecycle: many,
 		TokenMaxExpiration:   tokenLife,
+		ExtraArgs:            map[controlplane.Component]map[string]string{controlplane.APIServer: s.o.APIServerArgs},
 		Progress:             func(p controlplane.Progress) { s.tell(stageControlPlane, p.Ready, p.Of) },
 	}
 	if many {

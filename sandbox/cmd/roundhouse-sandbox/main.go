@@ -26,6 +26,7 @@ func commands() []command {
 		{"demo", "[--once]", "play three acts on 64 nodes, and tell them as they happen", runDemo},
 		{"run", "SCENARIO... [--once] [--report FILE]", "play scenarios, and say whether all that is expected was seen", runRun},
 		{"scenarios", "", "list them", runScenarios},
+		{"bench", "[--quick] [--report FILE]", "measure, and print each figure beside its baseline", runBench},
 		{"inject", "FAULT NODE [DEVICE]", "break something in the cluster that up started", runInject},
 		{"kubeconfig", "", "print the path of its kubeconfig", runKubeconfig},
 	}

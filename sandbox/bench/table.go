@@ -1,0 +1,80 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// Print writes the table, ratios first.
+func (r *Report) Print(w io.Writer) error {
+	text := &strings.Builder{}
+	table := tabwriter.NewWriter(text, 0, 0, 2, ' ', 0)
+	line := func(cells ...string) { fmt.Fprintln(table, strings.Join(cells, "\t")) }
+	fmt.Fprintf(text, "%d CPUs, %.0f GiB; load %s before, %s after. Baseline: the same least writes by a bare client.\n\n",
+		r.Machine.CPUs, float64(r.Machine.MemoryMiB)/1024, r.Machine.LoadBefore, r.Machine.LoadAfter)
+	line("what", "ratio", "measured", "baseline", "aim")
+	r.delays(line)
+	if b := r.Burst; b != nil {
+		line(fmt.Sprintf("%d faults at once in %d nodes, to the last quarantine", r.Faults, r.Nodes), ratio(b.Seconds, b.Bare),
+			fmt.Sprintf("%.1f s", b.Seconds), fmt.Sprintf("%.1f s", b.Bare), "under 1.5 times")
+		line("  of which to the last fault in the API", "", fmt.Sprintf("%.1f s", b.Visible), "", "")
+	}
+	if q := r.Requests; q != nil {
+		line("requests a repaired node: controller, to quarantine", ratio(q.Quarantine, 2), fmt.Sprintf("%.1f", q.Quarantine), "2", "4 at most")
+		line("  controller and agent, in all", "", fmt.Sprintf("%.1f + %.1f = %.1f", q.Controller, q.Agent, q.Controller+q.Agent), "", "20 at most")
+		line("  evictions, beside", "", fmt.Sprintf("%.1f", q.Evictions), "", "one a pod")
+		line("  watches, Leases and Events, apart", "", fmt.Sprintf("%.1f", q.Apart), "", "")
+	}
+	for _, u := range r.Usage {
+		aim := "400 MiB"
+		if strings.HasPrefix(u.What, "agent") {
+			aim = "20 MiB"
+		}
+		line(u.What, "", fmt.Sprintf("%.0f MiB (peak %.0f), %.1f%% of a core", u.ResidentMiB, u.PeakMiB, 100*u.Cores), "", "under "+aim)
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("printing the table: %w", err)
+	}
+	if r.Requests != nil {
+		fmt.Fprintf(text, "\nRequests of one incident, on average of %d:\n", r.Requests.Incidents)
+		line("who", "phase", "verb", "resource", "each")
+		for _, row := range r.Requests.Rows {
+			line(row.Who, row.Phase, row.Verb, row.Resource, fmt.Sprintf("%.2f", row.Each))
+		}
+		if err := table.Flush(); err != nil {
+			return fmt.Errorf("printing the table: %w", err)
+		}
+	}
+	for _, missing := range r.Missing {
+		fmt.Fprintln(text, "Not measured:", missing)
+	}
+	if _, err := io.WriteString(w, text.String()); err != nil {
+		return fmt.Errorf("printing the table: %w", err)
+	}
+	return nil
+}
+
+func (r *Report) delays(line func(...string)) {
+	for _, one := range []struct {
+		what string
+		pair Pair
+	}{{"kernel line to fault in the API", r.Visible}, {"kernel line to quarantine", r.Quarantine}} {
+		ours, base := one.pair.Ours, one.pair.Baseline
+		if ours.N == 0 {
+			continue
+		}
+		line(fmt.Sprintf("%s, p50 of %d", one.what, ours.N), ratio(ours.P50, base.P50), milliseconds(ours.P50), milliseconds(base.P50), "")
+		line(one.what+", p99", ratio(ours.P99, base.P99), milliseconds(ours.P99), milliseconds(base.P99), "")
+	}
+}
+
+func milliseconds(ms float64) string { return fmt.Sprintf("%.0f ms", ms) }
+
+func ratio(ours, base float64) string {
+	if base <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", ours/base)
+}
