@@ -64,7 +64,7 @@ demo: build ## Play the demo on a real control plane; ARGS=--once ends by itself
 	$(BIN)/roundhouse-sandbox demo $(ARGS)
 
 .PHONY: bench
-bench: build ## Measure, and print the table of docs/benchmarks.md with its baselines.
+bench: build ## Measure, and print each figure beside its baseline.
 	$(BIN)/roundhouse-sandbox bench $(ARGS)
 
 .PHONY: verify
