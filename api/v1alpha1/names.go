@@ -22,6 +22,9 @@ const (
 	// FinalizerRemediation keeps a Remediation until what it put on is off again.
 	FinalizerRemediation = "roundhouse.dev/release"
 
+	// CheckNodeCondition is the check that a fault made of somebody else's Node condition names.
+	CheckNodeCondition = "node-condition"
+
 	// ConditionHealthy is the Node condition that the agent owns.
 	ConditionHealthy = "RoundhouseHealthy"
 	// ConditionReporting is the Node condition that the controller owns: whether the agent's word is fresh. Where it

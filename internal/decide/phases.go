@@ -125,7 +125,7 @@ func (s *Snapshot) rootStillThere() bool {
 
 // canSeeClear says whether the absence of faults can be believed.
 func (s *Snapshot) canSeeClear() bool {
-	if s.Remediation.Spec.Root.Check == CheckNodeCondition && len(s.badDevices()) == 0 {
+	if s.Remediation.Spec.Root.Check == v1alpha1.CheckNodeCondition && len(s.badDevices()) == 0 {
 		return true
 	}
 	return s.Reporting && s.Health != nil && s.Health.Status.CompletedRound != nil &&

@@ -9,9 +9,6 @@ import (
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
-// CheckNodeCondition is the check that a fault made of somebody else's Node condition names.
-const CheckNodeCondition = "node-condition"
-
 func (s *Snapshot) isBad(id string) bool { return slices.Contains(s.badDevices(), id) }
 
 // join adds the devices of other faults to the incident: at most one incident is open a node, and no fault is lost.

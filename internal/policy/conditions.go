@@ -74,7 +74,7 @@ func conditionFault(condition corev1.NodeCondition) v1alpha1.Fault {
 	evidence := evidencePrefix(string(condition.Type), condition.Status) + condition.Reason + ": " + condition.Message
 	return v1alpha1.Fault{
 		Code:        ConditionCode(string(condition.Type)),
-		Check:       CheckNodeCondition,
+		Check:       v1alpha1.CheckNodeCondition,
 		Class:       v1alpha1.ClassHost,
 		Severity:    v1alpha1.SeverityCritical,
 		Recommended: v1alpha1.RecommendNone,
@@ -94,7 +94,7 @@ func evidencePrefix(conditionType string, status corev1.ConditionStatus) string 
 // matchesCondition says whether a fault is of one of these conditions and has lasted for long enough. A fault without
 // evidence, such as one rebuilt from a Remediation's root, is matched by its code alone.
 func matchesCondition(matches []v1alpha1.NodeConditionMatch, fault v1alpha1.Fault, now time.Time) bool {
-	if fault.Check != CheckNodeCondition {
+	if fault.Check != v1alpha1.CheckNodeCondition {
 		return false
 	}
 	for _, match := range matches {

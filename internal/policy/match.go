@@ -29,7 +29,7 @@ func (c *compiled) match(fault v1alpha1.Fault, node *corev1.Node, now time.Time)
 func (r rule) matches(fault v1alpha1.Fault, node *corev1.Node, now time.Time) (bool, error) {
 	match := r.spec.Match
 	if match.Any {
-		return fault.Check != CheckNodeCondition, nil
+		return fault.Check != v1alpha1.CheckNodeCondition, nil
 	}
 	switch {
 	case len(match.Classes) > 0 && !slices.Contains(match.Classes, fault.Class),

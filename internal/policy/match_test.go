@@ -52,7 +52,7 @@ func TestMatch(t *testing.T) {
 		"a Node condition with another status":      {match: conditions("KernelDeadlock", "Unknown", 0), fault: deadlock},
 		"a Node condition that is too young":        {match: conditions("KernelDeadlock", "True", 10*time.Minute), fault: deadlock},
 		"a Node condition does not match a fault":   {match: conditions("KernelDeadlock", "True", 0), fault: xid79()},
-		"a fault rebuilt from a Remediation's root": {match: conditions("KernelDeadlock", "True", 0), want: true, fault: v1alpha1.Fault{Code: "NodeCondition/KernelDeadlock", Check: CheckNodeCondition}},
+		"a fault rebuilt from a Remediation's root": {match: conditions("KernelDeadlock", "True", 0), want: true, fault: v1alpha1.Fault{Code: "NodeCondition/KernelDeadlock", Check: v1alpha1.CheckNodeCondition}},
 	}
 	node := newNode("n", map[string]string{"pool": "gpu"})
 	for name, c := range cases {

@@ -22,9 +22,6 @@ const (
 	ReasonNoPolicy = "NoPolicy"
 )
 
-// CheckNodeCondition is the check of faults that are made of Node conditions of other writers.
-const CheckNodeCondition = "node-condition"
-
 // Governing is what governs one node.
 type Governing struct {
 	// Policy is the policy that selects the node; nil where none does. Where Accepted is false it may name one of
