@@ -268,22 +268,18 @@ func (f *Fleet) work() {
 	}
 }
 
-// probe asks the agents whether they are ready, and has the kubelet report what has changed.
+// probe asks the agents whether they are ready, and has the kubelet report where its pod says otherwise.
 func (f *Fleet) probe() {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	was := make([]bool, len(f.nodes))
 	for {
 		select {
 		case <-f.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		for i, n := range f.nodes {
-			if ready := n.ready(); ready != was[i] {
-				was[i] = ready
-				f.kubelets.look(n.name)
-			}
+		for _, n := range f.nodes {
+			f.kubelets.probed(n.name, n.ready())
 		}
 	}
 }

@@ -131,14 +131,35 @@ func (k *kubelets) deleted(object any) {
 
 // look looks at all pods of a node again.
 func (k *kubelets) look(node string) {
+	for _, pod := range k.on(node) {
+		k.event(pod)
+	}
+}
+
+// probed takes what the agent's probe on a node answered. It compares with the pod, not with the answer before: an agent
+// that was ready for less than the time between two probes was reported as ready all the same.
+func (k *kubelets) probed(node string, ready bool) {
+	for _, pod := range k.on(node) {
+		if isAgent(pod) && isReady(pod) != ready {
+			k.event(pod)
+		}
+	}
+}
+
+// on lists the pods of a node, as they were last seen.
+func (k *kubelets) on(node string) []*corev1.Pod {
 	objects, err := k.informer.GetIndexer().ByIndex(byNode, node)
 	if err != nil {
 		k.log.Error(err, "Finding the pods of a node", "node", node) // Only an index that is not there is an error.
-		return
+		return nil
 	}
+	pods := make([]*corev1.Pod, 0, len(objects))
 	for _, object := range objects {
-		k.event(object)
+		if pod, ok := object.(*corev1.Pod); ok {
+			pods = append(pods, pod)
+		}
 	}
+	return pods
 }
 
 func (k *kubelets) work(ctx context.Context) {
