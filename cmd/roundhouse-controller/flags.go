@@ -38,7 +38,7 @@ func (o *options) flagSet() *pflag.FlagSet {
 	flags.DurationVar(&c.LeaseDuration, "lease-duration", 15*time.Second, "how long a leader that is silent stays leader")
 	flags.DurationVar(&c.RenewDeadline, "renew-deadline", 10*time.Second, "how long a leader that cannot renew goes on")
 	flags.DurationVar(&c.RetryPeriod, "retry-period", 2*time.Second, "how often leadership is renewed or tried for")
-	flags.IntVar(&c.Workers, "workers", 16, "how many nodes are worked on at the same time")
+	flags.IntVar(&c.Workers, "workers", 64, "how many nodes are worked on at the same time")
 	flags.Float32Var(&c.QPS, "kube-api-qps", 1000, "requests a second to the API server, at most")
 	flags.IntVar(&c.Burst, "kube-api-burst", 2000, "requests at once to the API server, at most")
 	flags.StringVar(&o.level, "log-level", "info", "debug, info, warn or error")

@@ -13,6 +13,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -86,10 +87,29 @@ func warmCaches(ctx context.Context, informers cache.Cache, c Config) error {
 	return nil
 }
 
+// newCache makes the cache that the options ask for.
+func newCache(config *rest.Config, options cache.Options) (cache.Cache, error) {
+	made, err := cache.New(config, options)
+	if err != nil {
+		return nil, fmt.Errorf("making the cache: %w", err)
+	}
+	return stoppable{made}, nil
+}
+
+// stoppable is a cache whose filling is waited for until the context ends, and not in vain. A manager that is stopped
+// before its cache is filled otherwise never hears that the cache's start is over, and turns in a loop for ever
+// (controller-runtime v0.25.2, pkg/manager/runnable_group.go, Start).
+type stoppable struct{ cache.Cache }
+
+// WaitForCacheSync says whether there is nothing left to wait for.
+func (s stoppable) WaitForCacheSync(ctx context.Context) bool {
+	return s.Cache.WaitForCacheSync(ctx) || ctx.Err() != nil
+}
+
 // cachesSynced is ready once every watch has its first list.
 func cachesSynced(mgr ctrl.Manager) func(*http.Request) error {
 	return func(request *http.Request) error {
-		if !mgr.GetCache().WaitForCacheSync(request.Context()) {
+		if !mgr.GetCache().WaitForCacheSync(request.Context()) || request.Context().Err() != nil {
 			return fmt.Errorf("the caches are not filled yet")
 		}
 		return nil

@@ -47,7 +47,7 @@ func (c Config) complete() (Config, error) {
 	fill(&c.RetryPeriod, 2*time.Second)
 	fill(&c.AlertEvery, time.Minute)
 	fill(&c.ReportingGrace, 30*time.Second)
-	fill(&c.Workers, 16)
+	fill(&c.Workers, 64)
 	fill(&c.QPS, 1000)
 	fill(&c.Burst, 2000)
 	if c.Clock == nil {

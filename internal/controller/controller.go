@@ -66,7 +66,7 @@ type Config struct {
 	AlertEvery   time.Duration
 	// ReportingGrace is how long an agent may be away before its node counts as not reporting, 30 s.
 	ReportingGrace time.Duration
-	// Workers is how many nodes are remediated at the same time, 16.
+	// Workers is how many nodes are remediated at the same time, 64: each waits for the API server most of its time.
 	Workers int
 	// QPS and Burst bound our requests to the API server; its own fairness is the other bound.
 	QPS   float32
@@ -122,9 +122,10 @@ func newManager(ctx context.Context, restConfig *rest.Config, c Config) (ctrl.Ma
 		return nil, err
 	}
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
-		Scheme: scheme,
-		Logger: c.Logger,
-		Cache:  cacheOptions(c),
+		Scheme:   scheme,
+		Logger:   c.Logger,
+		Cache:    cacheOptions(c),
+		NewCache: newCache,
 		Client: client.Options{
 			FieldOwner: FieldOwnerPrefix + c.Identity,
 			Cache:      &client.CacheOptions{DisableFor: uncached()},

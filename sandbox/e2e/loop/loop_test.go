@@ -2,6 +2,7 @@ package loop
 
 import (
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -62,5 +63,20 @@ func TestWhatNobodyOwnsIsAdopted(t *testing.T) {
 			r.clean()
 			r.expectReboots(0)
 		})
+	}
+}
+
+// TestAControllerMayBeStoppedAtAnyTime stops it after this and that time: while it makes its client, fills its caches, waits
+// for the Lease, leads.
+func TestAControllerMayBeStoppedAtAnyTime(t *testing.T) {
+	r := newRig(t, rigOptions{dra: true})
+	for after := time.Duration(0); after < 400*time.Millisecond; after += 20 * time.Millisecond {
+		p := r.startController()
+		sleep(r.ctx, after)
+		p.kill(t)
+		if t.Failed() {
+			t.Fatal("stopped after ", after)
+		}
+		r.forgetLeader()
 	}
 }
