@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -69,44 +70,84 @@ func newCluster(ctx context.Context, s *sandbox.Sandbox, o Options) (*cluster, e
 	c := &cluster{s: s, o: o, client: made, fault: newSightings(), rule: newSightings(), phase: newSightings()}
 	ctx, c.cancel = context.WithCancel(ctx)
 	for _, list := range []client.ObjectList{&v1alpha1.NodeHealthList{}, &resourcev1.DeviceTaintRuleList{}, &v1alpha1.RemediationList{}} {
-		// From now on: an empty version would begin with everything that is there.
-		now := list.DeepCopyObject().(client.ObjectList)
-		if err := c.client.List(ctx, now, client.Limit(1)); err != nil {
+		// From now on: what is there already was seen by nobody. A page tells the version.
+		if err := c.client.List(ctx, list, client.Limit(1)); err != nil {
 			return nil, fmt.Errorf("listing %T: %w", list, err)
 		}
-		w, err := c.client.Watch(ctx, list, &client.ListOptions{Raw: &metav1.ListOptions{
-			ResourceVersion: now.GetResourceVersion(), TimeoutSeconds: ptr.To(int64(3600)),
-		}})
+		w, err := c.watch(ctx, list)
 		if err != nil {
-			return nil, fmt.Errorf("watching %T: %w", list, err)
+			return nil, err
 		}
-		c.wg.Go(func() { c.look(w) })
+		c.wg.Go(func() { c.follow(ctx, list, w) })
 	}
 	return c, nil
 }
+
+// watch watches what comes after a list.
+func (c *cluster) watch(ctx context.Context, list client.ObjectList) (watch.Interface, error) {
+	w, err := c.client.Watch(ctx, list, &client.ListOptions{Raw: &metav1.ListOptions{
+		ResourceVersion: list.GetResourceVersion(), TimeoutSeconds: ptr.To(int64(3600)),
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("watching %T: %w", list, err)
+	}
+	return w, nil
+}
+
+// follow looks at what comes, until the context ends. A server may end a watch at any time, even at once, as one from a
+// version before its cache was filled. Then everything is listed, and seen as late as that.
+func (c *cluster) follow(ctx context.Context, list client.ObjectList, w watch.Interface) {
+	for {
+		if w != nil {
+			c.look(w)
+		}
+		if err := pause(ctx, rewatchAfter); err != nil {
+			return
+		}
+		w = nil
+		if err := c.client.List(ctx, list); err != nil {
+			continue // no version to watch from; again
+		}
+		_ = meta.EachListItem(list, func(object runtime.Object) error {
+			c.see(watch.Added, object, time.Now())
+			return nil
+		})
+		w, _ = c.watch(ctx, list) // nil, and listed again, where it fails
+	}
+}
+
+// rewatchAfter is the pause before a watch that has ended is begun anew.
+const rewatchAfter = 10 * time.Millisecond
 
 func (c *cluster) close() {
 	c.cancel()
 	c.wg.Wait()
 }
 
-// look notes when something was first seen.
+// look notes what a watch shows until it ends.
 func (c *cluster) look(w watch.Interface) {
 	defer w.Stop()
 	for event := range w.ResultChan() {
-		now := time.Now()
-		switch object := event.Object.(type) {
-		case *v1alpha1.NodeHealth:
-			if len(object.Status.Faults) > 0 {
-				c.fault.see(object.Name, now)
-			}
-		case *resourcev1.DeviceTaintRule:
-			if event.Type == watch.Added {
-				c.rule.see(object.Annotations[v1alpha1.AnnotationNode], now)
-			}
-		case *v1alpha1.Remediation:
-			c.phase.see(object.Spec.Node+"/"+string(object.Status.Phase), now)
+		if event.Type == watch.Error {
+			return
 		}
+		c.see(event.Type, event.Object, time.Now())
+	}
+}
+
+// see notes when something was first seen.
+func (c *cluster) see(kind watch.EventType, object runtime.Object, now time.Time) {
+	switch object := object.(type) {
+	case *v1alpha1.NodeHealth:
+		if len(object.Status.Faults) > 0 {
+			c.fault.see(object.Name, now)
+		}
+	case *resourcev1.DeviceTaintRule:
+		if kind == watch.Added {
+			c.rule.see(object.Annotations[v1alpha1.AnnotationNode], now)
+		}
+	case *v1alpha1.Remediation:
+		c.phase.see(object.Spec.Node+"/"+string(object.Status.Phase), now)
 	}
 }
 
