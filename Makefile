@@ -56,7 +56,7 @@ unit: $(GOTESTSUM) ## Test the root module under the race detector; no cluster, 
 	$(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- -race -timeout 10m $(TESTFLAGS) ./...
 
 .PHONY: test
-test: unit build lint vm ## Everything: unit, lint, then the sandbox: real API server, end to end, VM.
+test: unit build lint test-parts ## Everything: unit, lint, then the sandbox: real API server, end to end, VM.
 	cd sandbox && $(GOTESTSUM) --format testname --format-hide-empty-pkg -- -p 1 -timeout 40m $(TESTFLAGS) ./...
 
 .PHONY: demo
@@ -84,9 +84,9 @@ clean: ## Remove what was built and cached here; Go's own caches stay.
 require:
 	@hack/require.sh
 
-.PHONY: vm
-vm: require
-	hack/vm-setup.sh
+.PHONY: test-parts
+test-parts: require
+	hack/test-setup.sh
 
 # go build does nothing when nothing changed, and knows that better than make. What runs on nodes and in containers is
 # static; the sandbox is built as a plain `go test` builds it, or Go would compile Kubernetes once for each.

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Makes ready what sandbox/vm boots: QEMU from the distribution, and Debian's cloud kernel, downloaded and unpacked
-# into this clone's ignored .cache/vm, never installed. Run it as often as you like: a second run does nothing.
+# Makes ready what the tests run that Go does not build: QEMU from the distribution, and, downloaded and unpacked into
+# this clone's ignored .cache, never installed, Debian's cloud kernel for sandbox/vm, and Alertmanager, whose command
+# cannot be built from its Go module. Run it as often as you like: a second run does nothing.
 # It needs a Debian-like machine with apt, and root or sudo for the one package it installs.
 set -eu
 
-cache="$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)/.cache/vm"
-want=".ready"
+cache="$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)/.cache"
 
 fail() {
-	echo "vm-setup: $*" >&2
+	echo "test-setup: $*" >&2
 	exit 1
 }
 
@@ -59,14 +59,29 @@ install_packages() {
 	[ -n "$missing" ] || return 0
 	need_apt "${missing# }"
 	[ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null 2>&1 || fail "missing:$missing, and root or sudo to install it"
-	echo "vm-setup: installing$missing"
+	echo "test-setup: installing$missing"
 	# shellcheck disable=SC2086 # one word a package is meant
 	twice as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing ||
 		fail "missing:$missing, and apt-get could not install it"
 }
 
+# unpack FOLDER PACKAGE NAME downloads a package and unpacks it into .cache/FOLDER/NAME; .cache/FOLDER/.ready then names
+# it. What was cut off in the middle is done again.
+unpack() {
+	echo "test-setup: downloading $2"
+	rm -rf "$cache/$1"
+	mkdir -p "$cache/$1/download" "$cache/$1/$3"
+	cd "$cache/$1/download"
+	# apt drops to the user _apt to download, who may not write here when root owns the folder.
+	twice apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$2" || fail "missing: $2, and apt-get could not download it"
+	dpkg-deb -x "$2"_*.deb "$cache/$1/$3"
+	cd "$cache"
+	rm -rf "$cache/$1/download"
+	echo "$2" >"$cache/$1/.ready"
+}
+
 unpack_kernel() {
-	[ ! -e "$cache/$want" ] || return 0
+	[ ! -e "$cache/vm/.ready" ] || return 0
 	need_apt "a Debian cloud kernel in .cache/vm/kernel"
 	package="$(kernel_package)"
 	if [ -z "$package" ]; then
@@ -74,22 +89,20 @@ unpack_kernel() {
 		package="$(kernel_package)"
 	fi
 	[ -n "$package" ] || fail "missing: a package linux-image-cloud-amd64 in apt's lists (only Debian on amd64 has it)"
-	echo "vm-setup: downloading $package"
-	rm -rf "$cache/download" "$cache/kernel"
-	mkdir -p "$cache/download" "$cache/kernel"
-	cd "$cache/download"
-	# apt drops to the user _apt to download, who may not write here when root owns the folder.
-	twice apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$package" || fail "missing: $package, and apt-get could not download it"
-	dpkg-deb -x "$package"_*.deb "$cache/kernel"
-	cd "$cache"
-	rm -rf "$cache/download"
-	echo "$package" >"$cache/$want"
+	unpack vm "$package" kernel
+}
+
+unpack_alertmanager() {
+	[ ! -e "$cache/alertmanager/.ready" ] || return 0
+	need_apt "Debian's prometheus-alertmanager in .cache/alertmanager"
+	unpack alertmanager prometheus-alertmanager root
 }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || fail "missing: Linux on x86_64, this is $(uname -sm)"
 mkdir -p "$cache"
-log="$cache/setup.log"
+log="$cache/test-setup.log"
 install_packages
 unpack_kernel
+unpack_alertmanager
 rm -f "$log"
-echo "vm-setup: ready: $(qemu-system-x86_64 --version | head -n 1), $(cat "$cache/$want")"
+echo "test-setup: ready: $(qemu-system-x86_64 --version | head -n 1), $(cat "$cache/vm/.ready"), $(cat "$cache/alertmanager/.ready")"

@@ -2,7 +2,7 @@
 // that Alertmanager's published schema and its API make (alertmanager, api/v2/openapi.yaml and api/v2/api.go).
 //
 // It is not Alertmanager: it routes, groups and sends nothing, and knows no silences. Alertmanager's own command cannot be
-// built from its Go module, which lacks the files of its web interface.
+// built from its Go module, which lacks the files of its web interface; the tests run Debian's, and hold this one to it.
 package receiver
 
 import (

@@ -15,7 +15,7 @@ import (
 )
 
 // setupHint is what a person must run when something to boot is missing.
-const setupHint = "run hack/vm-setup.sh"
+const setupHint = "run hack/test-setup.sh"
 
 // diskSize is enough for a journal and a cursor; ext4 wants some megabytes for its own.
 const diskSize = 32 << 20
@@ -32,19 +32,19 @@ type kernel struct {
 	modules string
 }
 
-// findKernel looks for what hack/vm-setup.sh unpacked, in the clone that holds the working directory.
+// findKernel looks for what hack/test-setup.sh unpacked, in the clone that holds the working directory.
 func findKernel() (kernel, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return kernel{}, fmt.Errorf("finding the clone: %w", err)
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "hack", "vm-setup.sh")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "hack", "test-setup.sh")); err == nil {
 			return kernelIn(filepath.Join(dir, ".cache", "vm", "kernel"))
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return kernel{}, errors.New("finding the guest's kernel: not inside a clone that has hack/vm-setup.sh")
+			return kernel{}, errors.New("finding the guest's kernel: not inside a clone that has hack/test-setup.sh")
 		}
 		dir = parent
 	}

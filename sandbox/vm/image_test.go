@@ -188,8 +188,8 @@ func TestMissingPartsNameTheRemedy(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := test(t); err == nil || !strings.Contains(err.Error(), "hack/vm-setup.sh") {
-				t.Errorf("error = %v, want one that names hack/vm-setup.sh", err)
+			if err := test(t); err == nil || !strings.Contains(err.Error(), "hack/test-setup.sh") {
+				t.Errorf("error = %v, want one that names hack/test-setup.sh", err)
 			}
 		})
 	}

@@ -1,7 +1,7 @@
 // Package vm boots a real Linux machine under QEMU for tests of the agent: real PCI Express devices with real links in
 // sysfs, a real kernel log, real boot IDs, and reboots that are the machine's own. It emulates the processor, so it
 // needs neither KVM nor any right beyond running a program, and takes some seconds to boot. The guest reaches what
-// listens on the host's 127.0.0.1 at HostIP. What it boots is fetched once by hack/vm-setup.sh.
+// listens on the host's 127.0.0.1 at HostIP. What it boots is fetched once by hack/test-setup.sh.
 package vm
 
 import (
