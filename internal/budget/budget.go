@@ -91,10 +91,16 @@ func (k *Keeper) Reserve(ctx context.Context, node *corev1.Node, remediation *v1
 	return verdict, err
 }
 
-// Release frees the slots of a Remediation. It reads live, and fails with ErrActing where the Remediation acts or the
-// Node still carries its claim: a slot outlives the act, never the other way round.
-func (k *Keeper) Release(ctx context.Context, remediation *v1alpha1.Remediation) error {
-	return k.release(ctx, holderOf(remediation))
+// Fresh is what the caller has from the API server of this moment, by a live read or as the answer to its own write.
+type Fresh struct {
+	Remediation *v1alpha1.Remediation
+	Node        *corev1.Node
+}
+
+// Release frees the slots of a Remediation. It reads live what is not in fresh, and fails with ErrActing where the
+// Remediation acts or the Node still carries its claim: a slot outlives the act, never the other way round.
+func (k *Keeper) Release(ctx context.Context, remediation *v1alpha1.Remediation, fresh Fresh) error {
+	return k.release(ctx, holderOf(remediation), fresh)
 }
 
 // Held says, from a live read, whether the Remediation holds a slot of every budget that selects the node.

@@ -265,7 +265,7 @@ func TestReleaseFreesOnlyWhatNobodyActsOn(t *testing.T) {
 				objects = append(objects, stored)
 			}
 			tr := newTraced(t, objects...)
-			err := tr.keeper().Release(t.Context(), rem)
+			err := tr.keeper().Release(t.Context(), rem, Fresh{})
 			if c.freed != (err == nil) || (!c.freed && !errors.Is(err, ErrActing)) {
 				t.Errorf("error is %v", err)
 			}

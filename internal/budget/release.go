@@ -13,8 +13,8 @@ import (
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
-func (k *Keeper) release(ctx context.Context, h holder) error {
-	if err := k.stillActs(ctx, h); err != nil {
+func (k *Keeper) release(ctx context.Context, h holder, fresh Fresh) error {
+	if err := k.stillActs(ctx, h, fresh); err != nil {
 		return err
 	}
 	holding, err := k.holding(ctx, h)
@@ -28,25 +28,42 @@ func (k *Keeper) release(ctx context.Context, h holder) error {
 	return errors.Join(errs...)
 }
 
-// stillActs reads the Remediation and the Node live, and fails with ErrActing where either says that the act goes on.
-func (k *Keeper) stillActs(ctx context.Context, h holder) error {
-	remediation := &v1alpha1.Remediation{}
-	err := k.options.Live.Get(ctx, client.ObjectKey{Name: h.name}, remediation)
-	if client.IgnoreNotFound(err) != nil {
+// stillActs fails with ErrActing where the Remediation or the Node says that the act goes on.
+func (k *Keeper) stillActs(ctx context.Context, h holder, fresh Fresh) error {
+	remediation, err := read(ctx, k.options.Live, fresh.Remediation, h.name)
+	if err != nil {
 		return fmt.Errorf("reading remediation %s before its slots are freed: %w", h.name, err)
 	}
-	if err == nil && remediation.UID == h.uid && remediation.Status.Phase.Acting() {
+	if remediation != nil && remediation.UID == h.uid && remediation.Status.Phase.Acting() {
 		return fmt.Errorf("%w: remediation %s is %s", ErrActing, h.name, remediation.Status.Phase)
 	}
-	node := &corev1.Node{}
-	err = k.options.Live.Get(ctx, client.ObjectKey{Name: h.node}, node)
-	if client.IgnoreNotFound(err) != nil {
+	node, err := read(ctx, k.options.Live, fresh.Node, h.node)
+	if err != nil {
 		return fmt.Errorf("reading node %s before slots are freed: %w", h.node, err)
 	}
-	if err == nil && h.claims(node) {
+	if node != nil && h.claims(node) {
 		return fmt.Errorf("%w: node %s carries the claim of remediation %s", ErrActing, h.node, h.name)
 	}
 	return nil
+}
+
+// object is a pointer to a T that the API server knows.
+type object[T any] interface {
+	*T
+	client.Object
+}
+
+// read gives what is known already, else what the server has; nil where it has nothing.
+func read[T any, P object[T]](ctx context.Context, live client.Reader, known P, name string) (P, error) {
+	if known != nil && known.GetName() == name {
+		return known, nil
+	}
+	found := P(new(T))
+	err := live.Get(ctx, client.ObjectKey{Name: name}, found)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return found, err
 }
 
 // holding lists the budgets with a slot of the holder, in the order of their names. The cache's word is enough where it

@@ -267,7 +267,7 @@ func (a *actor) finish(ctx context.Context, rem *v1alpha1.Remediation, node *cor
 	if _, err := claim.Patch(ctx, a.keeper.options.Client, node, claim.TakeOff(node, rem.Name, rem.UID)); err != nil {
 		return ignoreConflict(err)
 	}
-	err := a.keeper.Release(ctx, rem)
+	err := a.keeper.Release(ctx, rem, Fresh{})
 	if errors.Is(err, ErrActing) {
 		return nil
 	}

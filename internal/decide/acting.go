@@ -76,6 +76,12 @@ func (s *Snapshot) plan() *drain.Plan {
 	return s.NodePlan
 }
 
+// Emptied says whether nothing is left of what the drain under way empties.
+func Emptied(s *Snapshot) bool {
+	p := s.plan()
+	return s.status().Phase == v1alpha1.PhaseDraining && p != nil && p.Empty()
+}
+
 // drainTooLong asks a human when a drain does not end.
 func drainTooLong(s *Snapshot) *Decision {
 	st := s.status()
@@ -102,7 +108,7 @@ func evict(s *Snapshot) *Decision {
 	case len(p.Move) > 0:
 		d.Do, d.Evict = Evict, p.Move
 	case len(p.Terminating) > 0:
-		d.Reason = ReasonWaitingForPods
+		d.Reason, d.Progress = ReasonWaitingForPods, true
 	default:
 		d.Reason, d.Message = ReasonEvictionBlocked, s.blockersText()
 		d.WouldChange = "a human stops the pods, or the policy's drain.classes allow it"
@@ -302,7 +308,7 @@ func ask(s *Snapshot) *Decision {
 	}
 	notAfter := s.Now.Add(min(askFor, s.status().Deadline.Sub(s.Now)))
 	d := move(v1alpha1.PhaseRepairing, ReasonActionAsked, fmt.Sprintf("%s asked for (attempt %d)", def.Action, st.Attempt))
-	d.Do = Ask
+	d.Do, d.WouldChange = Ask, agentEnds
 	d.Action = &v1alpha1.Action{ID: st.ActionID, Type: v1alpha1.ActionType(def.Action), BootID: st.BootID, NotAfter: metav1.NewTime(notAfter)}
 	if def.Action == v1alpha1.RungResetDevice {
 		d.Action.Devices = s.badDevices()
@@ -310,10 +316,13 @@ func ask(s *Snapshot) *Decision {
 	return d
 }
 
+// agentEnds is what an action waits for.
+const agentEnds = "the agent ends it, or its deadline passes"
+
 // running waits for the agent. What it has answered is in the NodeHealth; repeating it here would cost a write a word.
 func running(s *Snapshot) *Decision {
 	st := s.status()
-	d := wait(v1alpha1.PhaseRepairing, poll, st.Reason, st.Message, "the agent ends it, or its deadline passes")
+	d := wait(v1alpha1.PhaseRepairing, poll, st.Reason, st.Message, agentEnds)
 	if st.Deadline != nil {
 		d.Requeue = min(poll, max(time.Millisecond, st.Deadline.Sub(s.Now)))
 	}

@@ -72,6 +72,9 @@ type Decision struct {
 	Evidence bool
 	// Deadline replaces status.deadline where it is set.
 	Deadline *time.Time
+	// Progress says that the decision only tells how far something under way has come, which may be written down a little
+	// later.
+	Progress bool
 	// Rule is the name of the rule that was followed.
 	Rule string
 }

@@ -68,8 +68,10 @@ func proved(s *Snapshot) *Decision {
 		return nil
 	}
 	if ok, left := s.settled(); !ok {
-		return wait(v1alpha1.PhaseVerifying, max(time.Millisecond, left), ReasonVerifying,
+		d := wait(v1alpha1.PhaseVerifying, max(time.Millisecond, left), ReasonVerifying,
 			fmt.Sprintf("the fault is gone; watched for %s", span(s.settle())), "the fault comes back")
+		d.Progress = true
+		return d
 	}
 	until := s.Now.Add(s.probation())
 	d := move(v1alpha1.PhaseProbation, ReasonVerified, s.provedText())
@@ -116,6 +118,7 @@ func (s *Snapshot) notRepaired(why string) *Decision {
 func verifying(s *Snapshot) *Decision {
 	st := s.status()
 	d := wait(v1alpha1.PhaseVerifying, poll, ReasonVerifying, "to be proved: "+s.missingProof(), "the proof is complete, or its deadline passes")
+	d.Progress = true
 	if st.Deadline != nil {
 		d.Requeue = min(poll, max(time.Millisecond, st.Deadline.Sub(s.Now)))
 	}

@@ -161,7 +161,7 @@ func (l *loop) freeLeftOver(ctx context.Context, current *v1alpha1.NodeDisruptio
 		if err == nil && string(remediation.UID) == reservation.RemediationUID && !l.leftOver(remediation, reservation) {
 			continue
 		}
-		err = l.Keeper.Release(ctx, holderOf(reservation))
+		err = l.Keeper.Release(ctx, holderOf(reservation), budget.Fresh{})
 		if !errors.Is(err, budget.ErrActing) {
 			errs = append(errs, err)
 		}

@@ -67,16 +67,17 @@ func (r *Reconciler) liveHealth(ctx context.Context, w *work) (*v1alpha1.NodeHea
 	if err := r.Live.Get(ctx, types.NamespacedName{Name: w.name}, h); err != nil {
 		return nil, fmt.Errorf("reading nodehealth: %w", err)
 	}
-	w.health = h.DeepCopy()
+	w.health, w.healthLive = h.DeepCopy(), true
 	return h, nil
 }
 
 func (r *Reconciler) writeHealth(ctx context.Context, w *work, h *v1alpha1.NodeHealth, st *v1alpha1.RemediationStatus) error {
 	h.Spec.Fence++
+	w.healthLive = false
 	if err := r.Client.Update(ctx, h); err != nil {
 		return fmt.Errorf("writing nodehealth: %w", err)
 	}
-	w.health = h
+	w.health, w.healthLive = h, true
 	st.Fence = h.Spec.Fence
 	return nil
 }

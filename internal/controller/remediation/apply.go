@@ -29,7 +29,7 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 	case decide.Unquarantine:
 		err = r.unquarantine(ctx, w, s, st)
 	case decide.ClaimNode:
-		return 0, r.claim(ctx, w, s, d)
+		return 0, r.claim(ctx, w, d)
 	case decide.Unclaim:
 		err = r.unclaim(ctx, w, s, d, st)
 	case decide.Free:
@@ -48,6 +48,9 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 	if err != nil {
 		return 0, err
 	}
+	if left := r.hasTime(w, d); left > 0 {
+		return min(d.Requeue, left), nil
+	}
 	r.describe(st, s, d)
 	if err := r.writeStatus(ctx, w, st); err != nil {
 		return 0, err
@@ -56,6 +59,18 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 		r.sure.Store(w.rem.UID, true)
 	}
 	return d.Requeue, nil
+}
+
+// progressEvery is how often, at most, it is written how far something under way has come.
+const progressEvery = 5 * time.Second
+
+// hasTime says how long a decision may wait to be written down that only says how far something has come.
+func (r *Reconciler) hasTime(w *work, d decide.Decision) time.Duration {
+	told, ok := r.told.Load(w.rem.UID)
+	if at, isTime := told.(time.Time); ok && isTime && d.Progress && d.Phase == w.rem.Status.Phase {
+		return progressEvery - r.Clock.Since(at)
+	}
+	return 0
 }
 
 // describe writes a decision into a status.
@@ -133,10 +148,12 @@ func (r *Reconciler) writeStatus(ctx context.Context, w *work, st *v1alpha1.Reme
 	before := w.rem.Status
 	next := w.rem.DeepCopy()
 	next.Status = *st
+	w.fresh = false
 	if err := r.Client.Status().Update(ctx, next); err != nil {
 		return fmt.Errorf("writing remediation status: %w", err)
 	}
 	w.rem, w.fresh = next, true
+	r.told.Store(w.rem.UID, r.Clock.Now())
 	r.tell(w, before)
 	return nil
 }
@@ -147,6 +164,7 @@ func (r *Reconciler) amend(ctx context.Context, w *work, d decide.Decision) erro
 	next.Spec.Devices = append(next.Spec.Devices, d.Devices...)
 	next.Spec.Quarantine = append(next.Spec.Quarantine, d.Intents...)
 	st := next.Status.DeepCopy()
+	w.fresh = false
 	if err := r.Client.Update(ctx, next); err != nil {
 		return fmt.Errorf("adding to remediation: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/lru"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -72,10 +73,21 @@ type Reconciler struct {
 	foreign claim.Finder
 	// sure holds the UIDs of the incidents of which this process knows that nothing is on but what they list.
 	sure sync.Map
+	// placed holds, by UID of their incident, where rules were put on that are not written down yet.
+	placed sync.Map
+	// claims remembers which devices a pod's claim was given.
+	claims *lru.Cache
+	// told holds, by UID, when the status of an incident was last written.
+	told sync.Map
+	// queue holds the nodes that wait for their turn; nil before the loop runs.
+	queue queue
 }
 
 // errDecideAgain says that what was decided on is no longer so.
 var errDecideAgain = errors.New("what was decided on has changed")
+
+// errLater says that the rest of a step has time.
+var errLater = errors.New("other nodes come first")
 
 // Reconcile brings one node's incident forward until it has to wait.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
@@ -94,15 +106,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			if err := r.refresh(ctx, w); err != nil || w.done {
 				return ctrl.Result{}, err
 			}
+		case errors.Is(err, errLater):
+			return again(time.Millisecond), nil
 		case err != nil:
 			return ctrl.Result{}, fmt.Errorf("node %s: %w", req.Name, err)
 		case after > 0:
-			return ctrl.Result{RequeueAfter: after}, nil
+			return again(after), nil
 		case w.done:
 			return ctrl.Result{}, nil
 		}
 	}
-	return ctrl.Result{RequeueAfter: breather}, nil
+	return again(breather), nil
 }
 
 // breather is the pause of a node that takes many steps, or is overtaken again and again: others have their turn.
@@ -129,20 +143,26 @@ func (r *Reconciler) resume(ctx context.Context, w *work, name string) (time.Dur
 	return 0, nil
 }
 
-// refresh reads node and incident live.
+// refresh reads node and incident live, and asks for the rest anew. What this Reconcile itself has just read live, or
+// written, stands.
 func (r *Reconciler) refresh(ctx context.Context, w *work) error {
-	w.health, w.slotHeld, w.fresh = nil, nil, false
+	if !w.healthLive {
+		w.health = nil
+	}
+	w.slotHeld, w.offers = nil, nil
+	w.moved()
 	if w.node != nil {
 		node := &corev1.Node{}
 		err := r.Live.Get(ctx, types.NamespacedName{Name: w.name}, node)
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("reading node: %w", err)
 		}
+		w.nodeFresh = true
 		if w.node = node; err != nil {
 			w.node = nil
 		}
 	}
-	if w.rem != nil {
+	if w.rem != nil && !w.fresh {
 		rem := &v1alpha1.Remediation{}
 		err := r.Live.Get(ctx, types.NamespacedName{Name: w.rem.Name}, rem)
 		if apierrors.IsNotFound(err) {
@@ -166,12 +186,18 @@ type work struct {
 	// healthLive says that health was read from the server, not from the cache.
 	healthLive bool
 	policies   *policy.Set
+	// occupants and foreign are what was looked at for the step before; nil where that has to be looked at anew.
+	occupants *occupants
+	foreign   *[]claim.ForeignClaim
+	// offers is the last look at how the devices are offered; nil before the first.
+	offers *offers
 	// holds are the holds of the cluster as last read live; nil where the cache is to be asked.
 	holds []v1alpha1.RemediationHold
 	// slotHeld is what this Reconcile did to the slot; nil where it did nothing.
 	slotHeld *bool
-	// fresh says that rem is as the server had it a moment ago, by a guarded write or a live read of this Reconcile.
-	fresh bool
+	// fresh and nodeFresh say that rem and node are as the server had them a moment ago, by a guarded write or a live
+	// read of this Reconcile.
+	fresh, nodeFresh bool
 	// nextCheck is when a Node condition will have lasted long enough to be a fault.
 	nextCheck time.Duration
 	// cancelled are the node's incidents that a human cancelled.
@@ -180,6 +206,9 @@ type work struct {
 	doing decide.Do
 	done  bool
 }
+
+// moved says that time or a write has gone by: what runs on the node, and who else works on it, is looked at anew.
+func (w *work) moved() { w.occupants, w.foreign = nil, nil }
 
 // begin reads what is cached.
 func (r *Reconciler) begin(ctx context.Context, name string) (*work, error) {
@@ -270,6 +299,9 @@ func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
 		}
 		s.Refused = refused
 		d = decide.Next(s)
+	}
+	if d.Do != decide.Move || d.Phase != v1alpha1.PhaseDraining {
+		defer w.moved()
 	}
 	return r.apply(ctx, w, s, d)
 }

@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,30 +21,103 @@ import (
 // nodePods is the field by which the API server indexes pods.
 const nodePods = "spec.nodeName"
 
-// plans lists what runs on the node, live, and plans both drains.
-func (r *Reconciler) plans(ctx context.Context, s *decide.Snapshot) error {
-	var pods corev1.PodList
-	if err := r.Live.List(ctx, &pods, client.MatchingFields{nodePods: s.Node.Name}); err != nil {
-		return fmt.Errorf("listing the node's pods: %w", err)
+// occupants is what runs on a node, as one look showed it.
+type occupants struct {
+	pods []corev1.Pod
+	// claims are the devices that each pod was given.
+	claims map[types.UID][]resourcev1.DeviceRequestAllocationResult
+}
+
+// plans looks at what runs on the node, live, and plans both drains. What was looked at for the step before serves this
+// one too where that step changed nothing about it, but not for the word that nothing is left.
+func (r *Reconciler) plans(ctx context.Context, w *work, s *decide.Snapshot) error {
+	reused := w.occupants != nil
+	if !reused {
+		if err := r.occupy(ctx, w); err != nil {
+			return err
+		}
 	}
-	in := drain.Input{Now: s.Now, Pods: pods.Items, Scope: drain.ScopeNode, BadDevices: s.Remediation.Spec.Devices}
+	r.plan(w, s)
+	if reused && decide.Emptied(s) {
+		if err := r.occupy(ctx, w); err != nil {
+			return err
+		}
+		r.plan(w, s)
+	}
+	return nil
+}
+
+// plan plans both drains.
+func (r *Reconciler) plan(w *work, s *decide.Snapshot) {
+	in := drain.Input{Now: s.Now, Pods: w.occupants.pods, Scope: drain.ScopeNode, BadDevices: s.Remediation.Spec.Devices,
+		Holding: holding(w.occupants.claims, s)}
 	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
 		in.Classes = p.Spec.Drain.Classes
-	}
-	var err error
-	if in.Holding, err = r.holding(ctx, s, pods.Items); err != nil {
-		return err
 	}
 	node := drain.Make(in)
 	in.Scope = drain.ScopeDevice
 	device := drain.Make(in)
 	s.NodePlan, s.DevicePlan = &node, &device
+}
+
+// occupy lists what runs on the node, and joins pods to devices through their claims' allocations (KEP-4381).
+func (r *Reconciler) occupy(ctx context.Context, w *work) error {
+	var pods corev1.PodList
+	if err := r.Live.List(ctx, &pods, client.MatchingFields{nodePods: w.name}); err != nil {
+		return fmt.Errorf("listing the node's pods: %w", err)
+	}
+	o := &occupants{pods: pods.Items, claims: map[types.UID][]resourcev1.DeviceRequestAllocationResult{}}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		for _, name := range claimsOf(pod) {
+			given, err := r.given(ctx, pod, name)
+			if err != nil {
+				return err
+			}
+			o.claims[pod.UID] = append(o.claims[pod.UID], given...)
+		}
+	}
+	w.occupants = o
 	return nil
 }
 
-// holding joins pods to devices through their claims' allocations (KEP-4381). The names of the bad devices are those of
-// when they were quarantined; the others only count.
-func (r *Reconciler) holding(ctx context.Context, s *decide.Snapshot, pods []corev1.Pod) (map[types.UID][]string, error) {
+// claimOf names a claim of a pod.
+type claimOf struct {
+	pod  types.UID
+	name string
+}
+
+// maxGiven bounds how many claims are remembered; the least used is read again.
+const maxGiven = 1 << 14
+
+// given are the devices that a pod's claim was given. They stay the same as long as the claim is reserved for the pod
+// (KEP-4381), so each is read once.
+func (r *Reconciler) given(ctx context.Context, pod *corev1.Pod, name string) ([]resourcev1.DeviceRequestAllocationResult, error) {
+	key := claimOf{pod: pod.UID, name: name}
+	if known, ok := r.claims.Get(key); ok {
+		if given, ok := known.([]resourcev1.DeviceRequestAllocationResult); ok {
+			return given, nil
+		}
+	}
+	var c resourcev1.ResourceClaim
+	err := r.Live.Get(ctx, types.NamespacedName{Namespace: pod.Namespace, Name: name}, &c)
+	if apierrors.IsNotFound(err) {
+		return nil, nil // the pod is going, and its claim has gone first.
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the claim of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	given := allocated(&c)
+	reserved := slices.ContainsFunc(c.Status.ReservedFor, func(by resourcev1.ResourceClaimConsumerReference) bool { return by.UID == pod.UID })
+	if c.Status.Allocation != nil && reserved {
+		r.claims.Add(key, given)
+	}
+	return given, nil
+}
+
+// holding maps pods to the devices that they hold. The names of the bad devices are those of when they were quarantined;
+// the others only count.
+func holding(claims map[types.UID][]resourcev1.DeviceRequestAllocationResult, s *decide.Snapshot) map[types.UID][]string {
 	ids := map[string]string{}
 	for _, q := range s.Remediation.Status.Quarantined {
 		if q.Kind == v1alpha1.QuarantineDeviceTaintRule {
@@ -54,21 +128,16 @@ func (r *Reconciler) holding(ctx context.Context, s *decide.Snapshot, pods []cor
 		ids[deviceKey(h.Driver, h.Pool, h.Device)] = id
 	}
 	held := map[types.UID][]string{}
-	for i := range pods {
-		pod := &pods[i]
-		for _, name := range claimsOf(pod) {
-			var c resourcev1.ResourceClaim
-			err := r.Live.Get(ctx, types.NamespacedName{Namespace: pod.Namespace, Name: name}, &c)
-			if apierrors.IsNotFound(err) {
-				continue // the pod is going, and its claim has gone first.
+	for pod, results := range claims {
+		for i := range results {
+			key := deviceKey(results[i].Driver, results[i].Pool, results[i].Device)
+			if id, ok := ids[key]; ok {
+				key = id
 			}
-			if err != nil {
-				return nil, fmt.Errorf("reading the claim of pod %s/%s: %w", pod.Namespace, pod.Name, err)
-			}
-			held[pod.UID] = append(held[pod.UID], allocated(&c, ids)...)
+			held[pod] = append(held[pod], key)
 		}
 	}
-	return held, nil
+	return held
 }
 
 func deviceKey(driver, pool, device string) string { return driver + "/" + pool + "/" + device }
@@ -93,22 +162,13 @@ func claimsOf(pod *corev1.Pod) []string {
 }
 
 // allocated are the devices of a claim; those given for administration do no work and do not count.
-func allocated(c *resourcev1.ResourceClaim, ids map[string]string) []string {
+func allocated(c *resourcev1.ResourceClaim) []resourcev1.DeviceRequestAllocationResult {
 	if c.Status.Allocation == nil {
 		return nil
 	}
-	var held []string
-	for _, res := range c.Status.Allocation.Devices.Results {
-		if res.AdminAccess != nil && *res.AdminAccess {
-			continue
-		}
-		key := deviceKey(res.Driver, res.Pool, res.Device)
-		if id, ok := ids[key]; ok {
-			key = id
-		}
-		held = append(held, key)
-	}
-	return held
+	return slices.DeleteFunc(slices.Clone(c.Status.Allocation.Devices.Results), func(given resourcev1.DeviceRequestAllocationResult) bool {
+		return given.AdminAccess != nil && *given.AdminAccess
+	})
 }
 
 // evictAtOnce bounds the evictions of one step, so that holds and cancels are looked at between.

@@ -37,7 +37,7 @@ func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, err
 	}
 	needs := decide.Look(s)
 	if needs.Handles {
-		if err := r.handles(ctx, s); err != nil {
+		if err := r.handles(ctx, w, s); err != nil {
 			return nil, err
 		}
 	}
@@ -45,11 +45,9 @@ func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, err
 		return nil, err
 	}
 	if needs.Foreign {
-		found, err := r.foreign.Find(ctx, s.Node, s.Now)
-		if err != nil {
+		if err := r.findForeign(ctx, w, s); err != nil {
 			return nil, err
 		}
-		s.Foreign = foreignClaims(found)
 	}
 	if needs.History {
 		past, err := r.pastRepairs(ctx, w.rem, s)
@@ -59,9 +57,22 @@ func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, err
 		s.PastRepairs = past
 	}
 	if needs.Pods {
-		return s, r.plans(ctx, s)
+		return s, r.plans(ctx, w, s)
 	}
 	return s, nil
+}
+
+// findForeign asks for the claims of others, Leases included.
+func (r *Reconciler) findForeign(ctx context.Context, w *work, s *decide.Snapshot) error {
+	if w.foreign == nil {
+		found, err := r.foreign.Find(ctx, s.Node, s.Now)
+		if err != nil {
+			return err
+		}
+		w.foreign = &found
+	}
+	s.Foreign = foreignClaims(*w.foreign)
+	return nil
 }
 
 // gatherNode reads what is known of a node that is there.
@@ -93,14 +104,14 @@ func (r *Reconciler) gatherNode(ctx context.Context, w *work, s *decide.Snapshot
 }
 
 // health reads the node's NodeHealth: from the cache where it is not Healthy, else from the server where an incident is
-// open. Without an incident, absence from the cache is health enough.
+// open. Without an incident, and in probation, absence from the cache is health enough.
 func (r *Reconciler) health(ctx context.Context, w *work, s *decide.Snapshot) error {
 	h := w.health
 	if h == nil {
 		h = &v1alpha1.NodeHealth{}
 		key := types.NamespacedName{Name: w.name}
 		err := r.Client.Get(ctx, key, h)
-		if apierrors.IsNotFound(err) && w.rem != nil {
+		if apierrors.IsNotFound(err) && w.rem != nil && w.rem.Status.Phase != v1alpha1.PhaseProbation {
 			w.healthLive = true
 			err = r.Live.Get(ctx, key, h)
 		}

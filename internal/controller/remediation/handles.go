@@ -1,13 +1,100 @@
 package remediation
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 )
+
+// attributeUUID is how DRA drivers of GPUs publish a device's identity (k8s-dra-driver-gpu, docs: "uuid").
+const attributeUUID = "uuid"
+
+// offers are how the devices of a node are offered to pods, as one look at its ResourceSlices showed it.
+type offers struct {
+	handles map[string]decide.Handle
+	// otherwise is how a device is offered that no slice lists: not any more where the node has slices; by a device
+	// plugin where it has none.
+	otherwise decide.Offer
+	// current says that the look saw everything that had been written before it; at is when it was.
+	current bool
+	at      time.Time
+}
+
+// offersMaxAge is how long one look serves the steps of a Reconcile.
+const offersMaxAge = time.Second
+
+// handles looks up how each device of the node is offered. The API server answers at once from what it has cached, and
+// a tenth of a second later with what is current, which is long where a bad device waits to be kept out. So the first
+// is asked for, and believed where it names every device in question; confirm asks again once the rules are on.
+func (r *Reconciler) handles(ctx context.Context, w *work, s *decide.Snapshot) error {
+	if w.offers == nil || s.Now.Sub(w.offers.at) > offersMaxAge {
+		_, toConfirm := r.justPlaced(w.rem)
+		offers, err := r.look(ctx, s.Node.Name, toConfirm)
+		if err == nil && !offers.current && !offers.name(inQuestion(w, s)) {
+			offers, err = r.look(ctx, s.Node.Name, true)
+		}
+		if err != nil {
+			return err
+		}
+		w.offers = offers
+	}
+	s.Handles, s.Otherwise, s.Dropped = w.offers.handles, w.offers.otherwise, dropped(s.Node)
+	return nil
+}
+
+// inQuestion are the devices that a decision may want to find.
+func inQuestion(w *work, s *decide.Snapshot) []string {
+	var ids []string
+	for _, m := range s.Faults {
+		if m.Fault.Device != "" {
+			ids = append(ids, m.Fault.Device)
+		}
+	}
+	if w.rem != nil {
+		ids = append(ids, w.rem.Spec.Devices...)
+	}
+	return ids
+}
+
+// name says whether the slices list all of these devices.
+func (o *offers) name(ids []string) bool {
+	return !slices.ContainsFunc(ids, func(id string) bool {
+		_, ok := o.handles[id]
+		return !ok
+	})
+}
+
+// look lists the node's ResourceSlices, as they are now or as the API server last heard of them. Where it has no such
+// kind there are none.
+func (r *Reconciler) look(ctx context.Context, node string, current bool) (*offers, error) {
+	o := &offers{current: current, at: r.Clock.Now(), otherwise: decide.OfferedByPlugin}
+	options := &client.ListOptions{}
+	if !current {
+		// Any version will do (Kubernetes API concepts, resourceVersion="0").
+		options.Raw = &metav1.ListOptions{ResourceVersion: "0"}
+	}
+	var list resourcev1.ResourceSliceList
+	err := r.Live.List(ctx, &list, options, client.MatchingFields{resourcev1.ResourceSliceSelectorNodeName: node})
+	if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
+		return nil, fmt.Errorf("listing resource slices: %w", err)
+	}
+	if len(list.Items) > 0 {
+		o.otherwise = decide.NotOffered
+	}
+	o.handles = resolve(list.Items)
+	return o, nil
+}
 
 // resolve finds each device of a node in its ResourceSlices by its UUID. Only the slices of a pool's newest generation
 // count: those of an older one are stale, and their names may mean other devices now.

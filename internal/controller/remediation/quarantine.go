@@ -7,53 +7,130 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/budget"
 	"github.com/roundhouse-dev/roundhouse/internal/claim"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 )
-
-// attributeUUID is how DRA drivers of GPUs publish a device's identity (k8s-dra-driver-gpu, docs: "uuid").
-const attributeUUID = "uuid"
 
 // taint is the node taint of an incident.
 func taint(rem *v1alpha1.Remediation) corev1.Taint {
 	return corev1.Taint{Key: v1alpha1.TaintQuarantined, Value: rem.Name, Effect: corev1.TaintEffectNoSchedule}
 }
 
-// quarantine puts on what the spec intends and the status does not list.
+// placed is where rules of an incident were put on that are not written down yet, and the look that showed the places.
+type placed struct {
+	handles map[string]decide.Handle
+	by      *offers
+}
+
+// quarantine puts on what the spec intends and the status does not list. Where other nodes wait, what remains, which is
+// to look once more and to write it down, comes after their turn: intents and taints first, then the bookkeeping.
 func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot, st *v1alpha1.RemediationStatus) error {
 	r.sure.Delete(w.rem.UID) // until it is written down.
+	on, again := r.justPlaced(w.rem)
+	if !again {
+		handles, err := r.putOn(ctx, w, s, st)
+		if err != nil {
+			return err
+		}
+		on = placed{handles: handles, by: w.offers}
+		if r.queue != nil && r.queue.Len() > 0 {
+			r.placed.Store(w.rem.UID, on)
+			return errLater
+		}
+	}
+	r.placed.Delete(w.rem.UID)
+	if err := r.confirm(ctx, w, on); err != nil {
+		return err
+	}
 	for _, q := range w.rem.Spec.Quarantine {
-		on := v1alpha1.Quarantined{Kind: q.Kind, Name: q.Name, DeviceID: q.DeviceID}
+		is := v1alpha1.Quarantined{Kind: q.Kind, Name: q.Name, DeviceID: q.DeviceID}
+		if q.Kind == v1alpha1.QuarantineDeviceTaintRule {
+			h, ok := on.handles[q.DeviceID]
+			if !ok {
+				continue
+			}
+			is.Driver, is.Pool, is.Device, is.PoolGeneration = h.Driver, h.Pool, h.Device, h.Generation
+		}
+		if !isListed(st.Quarantined, q.Name) {
+			st.Quarantined = append(st.Quarantined, is)
+		}
+	}
+	return nil
+}
+
+// justPlaced says whether this process has put the incident's rules on in an earlier turn, and not written them down.
+func (r *Reconciler) justPlaced(rem *v1alpha1.Remediation) (placed, bool) {
+	if rem == nil {
+		return placed{}, false
+	}
+	known, _ := r.placed.Load(rem.UID)
+	on, ok := known.(placed)
+	return on, ok
+}
+
+// putOn puts the taint on the node, and a rule on each device that has none; it gives where it found those devices.
+func (r *Reconciler) putOn(ctx context.Context, w *work, s *decide.Snapshot, st *v1alpha1.RemediationStatus) (map[string]decide.Handle, error) {
+	handles := map[string]decide.Handle{}
+	for _, q := range w.rem.Spec.Quarantine {
 		switch q.Kind {
 		case v1alpha1.QuarantineNodeTaint:
 			after, err := claim.AddTaint(w.node, taint(w.rem))
 			if err != nil {
-				return fmt.Errorf("tainting node: %w", err)
+				return nil, fmt.Errorf("tainting node: %w", err)
 			}
 			if err := r.patchNode(ctx, w, after); err != nil {
-				return err
+				return nil, err
 			}
 		case v1alpha1.QuarantineDeviceTaintRule:
 			h, ok := s.Handles[q.DeviceID]
 			if !ok || isListed(st.Quarantined, q.Name) {
 				continue
 			}
-			on.Driver, on.Pool, on.Device, on.PoolGeneration = h.Driver, h.Pool, h.Device, h.Generation
 			if err := r.createRule(ctx, w.rem, q, h); err != nil {
-				return err
+				return nil, err
 			}
+			handles[q.DeviceID] = h
 		}
-		if !isListed(st.Quarantined, q.Name) {
-			st.Quarantined = append(st.Quarantined, on)
+	}
+	return handles, nil
+}
+
+// confirm looks once more where the devices are, unless the look that the rules were made by was current: the names in a
+// pool may have come to mean other devices. A rule on one that is not the bad one any more is taken off again.
+func (r *Reconciler) confirm(ctx context.Context, w *work, on placed) error {
+	if len(on.handles) == 0 || (on.by != nil && on.by.current) {
+		return nil
+	}
+	if w.offers == on.by || !w.offers.current {
+		offers, err := r.look(ctx, w.name, true)
+		if err != nil {
+			return err
 		}
+		w.offers = offers
+	}
+	for _, q := range w.rem.Spec.Quarantine {
+		put, ok := on.handles[q.DeviceID]
+		if !ok {
+			continue
+		}
+		now := w.offers.handles[q.DeviceID]
+		if now.Driver == put.Driver && now.Pool == put.Pool && now.Device == put.Device {
+			on.handles[q.DeviceID] = now
+			continue
+		}
+		if err := r.deleteRule(ctx, w.rem, q.Name); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: device %s is not %s of pool %s any more", errDecideAgain, q.DeviceID, put.Device, put.Pool)
 	}
 	return nil
 }
@@ -82,7 +159,9 @@ func (r *Reconciler) createRule(ctx context.Context, rem *v1alpha1.Remediation, 
 	}
 	err := r.Client.Create(ctx, rule)
 	if apierrors.IsAlreadyExists(err) {
-		return nil // put on before a crash, or by the other controller: the name is this incident's alone.
+		// Put on before a crash, or by the other controller: the name is this incident's alone. The device may have
+		// another name since.
+		return r.sameDevice(ctx, rem, rule)
 	}
 	if err != nil {
 		return fmt.Errorf("creating device taint rule: %w", err)
@@ -90,46 +169,72 @@ func (r *Reconciler) createRule(ctx context.Context, rem *v1alpha1.Remediation, 
 	return nil
 }
 
-// unquarantine takes off the rules, the taint and the claim.
-func (r *Reconciler) unquarantine(ctx context.Context, w *work, s *decide.Snapshot, st *v1alpha1.RemediationStatus) error {
-	if err := r.deleteRules(ctx, w.rem); err != nil {
+// sameDevice makes sure that a rule that is there taints the device that it is to taint; one that does not is taken off.
+func (r *Reconciler) sameDevice(ctx context.Context, rem *v1alpha1.Remediation, want *resourcev1.DeviceTaintRule) error {
+	rule := &resourcev1.DeviceTaintRule{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(want), rule); err != nil {
+		if apierrors.IsNotFound(err) {
+			return fmt.Errorf("%w: rule %s has just gone", errDecideAgain, want.Name)
+		}
+		return fmt.Errorf("reading device taint rule: %w", err)
+	}
+	if equality.Semantic.DeepEqual(rule.Spec.DeviceSelector, want.Spec.DeviceSelector) {
+		return nil
+	}
+	if err := r.deleteRule(ctx, rem, want.Name); err != nil {
 		return err
 	}
+	return fmt.Errorf("%w: rule %s was on another device", errDecideAgain, want.Name)
+}
+
+// unquarantine takes off the taint and the claim, and the rules: the Node first, since it is what others write to, too.
+func (r *Reconciler) unquarantine(ctx context.Context, w *work, s *decide.Snapshot, st *v1alpha1.RemediationStatus) error {
 	if s.Node != nil {
 		after := claim.RemoveTaint(w.node, v1alpha1.TaintQuarantined, w.rem.Name)
 		if err := r.patchNode(ctx, w, claim.TakeOff(after, w.rem.Name, w.rem.UID)); err != nil {
 			return err
 		}
 	}
+	if err := r.deleteRules(ctx, w.rem); err != nil {
+		return err
+	}
 	st.Quarantined = nil
 	return nil
 }
 
-// deleteRules deletes every rule the spec intends, listed or not: one may have been put on just before a crash. Each is
-// deleted by its UID and only where it is this incident's, so that no late request takes off another's.
+// deleteRules deletes every rule the spec intends, listed or not: one may have been put on just before a crash.
 func (r *Reconciler) deleteRules(ctx context.Context, rem *v1alpha1.Remediation) error {
 	for _, q := range rem.Spec.Quarantine {
 		if q.Kind != v1alpha1.QuarantineDeviceTaintRule {
 			continue
 		}
-		rule := &resourcev1.DeviceTaintRule{}
-		err := r.Live.Get(ctx, types.NamespacedName{Name: q.Name}, rule)
-		if apierrors.IsNotFound(err) || (err == nil && rule.Labels[v1alpha1.LabelRemediation] != rem.Name) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("reading device taint rule: %w", err)
-		}
-		if err := r.Client.Delete(ctx, rule, client.Preconditions{UID: &rule.UID}); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("deleting device taint rule: %w", err)
+		if err := r.deleteRule(ctx, rem, q.Name); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// claim puts the claim on the node, with the taint where the decision asks for it, in one guarded patch.
-func (r *Reconciler) claim(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision) error {
-	if err := r.guard(ctx, w, s); err != nil {
+// deleteRule deletes a rule by its UID, and only where it is this incident's, so that no late request takes off another's.
+func (r *Reconciler) deleteRule(ctx context.Context, rem *v1alpha1.Remediation, name string) error {
+	rule := &resourcev1.DeviceTaintRule{}
+	err := r.Live.Get(ctx, types.NamespacedName{Name: name}, rule)
+	if apierrors.IsNotFound(err) || (err == nil && rule.Labels[v1alpha1.LabelRemediation] != rem.Name) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading device taint rule: %w", err)
+	}
+	if err := r.Client.Delete(ctx, rule, client.Preconditions{UID: &rule.UID}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting device taint rule: %w", err)
+	}
+	return nil
+}
+
+// claim puts the claim on the node, with the taint where the decision asks for it, in one guarded patch. It moves no pod,
+// so that holds are read live by what does, a step later.
+func (r *Reconciler) claim(ctx context.Context, w *work, d decide.Decision) error {
+	if err := r.unchanged(ctx, w); err != nil {
 		return err
 	}
 	var with *corev1.Taint
@@ -169,6 +274,7 @@ func (r *Reconciler) patchNode(ctx context.Context, w *work, after *corev1.Node)
 	if err != nil {
 		return err
 	}
+	w.nodeFresh = w.nodeFresh || stored != w.node
 	w.node = stored
 	return nil
 }
@@ -192,39 +298,40 @@ func (r *Reconciler) reserve(ctx context.Context, w *work, s *decide.Snapshot) (
 
 // free gives the slots back.
 func (r *Reconciler) free(ctx context.Context, w *work) error {
-	if err := r.Budgets.Release(ctx, w.rem); err != nil {
+	fresh := budget.Fresh{}
+	if w.fresh {
+		fresh.Remediation = w.rem
+	}
+	if w.nodeFresh {
+		fresh.Node = w.node
+	}
+	if err := r.Budgets.Release(ctx, w.rem, fresh); err != nil {
 		return fmt.Errorf("giving a budget slot back: %w", err)
 	}
 	w.slotHeld = ptr.To(false)
 	return nil
 }
 
-// handles looks up how each device of the node is offered to pods. One that no slice lists is not offered any more where
-// the node has slices; where it has none, a device plugin offers it.
-func (r *Reconciler) handles(ctx context.Context, s *decide.Snapshot) error {
-	var list resourcev1.ResourceSliceList
-	err := r.Live.List(ctx, &list, client.MatchingFields{resourcev1.ResourceSliceSelectorNodeName: s.Node.Name})
-	if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
-		return fmt.Errorf("listing resource slices: %w", err)
+// unchanged fails where the incident is not what the decision was made on.
+func (r *Reconciler) unchanged(ctx context.Context, w *work) error {
+	if w.fresh {
+		return nil
 	}
-	s.Handles, s.Dropped, s.Otherwise = resolve(list.Items), dropped(s.Node), decide.OfferedByPlugin
-	if len(list.Items) > 0 {
-		s.Otherwise = decide.NotOffered
+	var live v1alpha1.Remediation
+	if err := r.Live.Get(ctx, types.NamespacedName{Name: w.rem.Name}, &live); err != nil {
+		return fmt.Errorf("reading remediation: %w", err)
 	}
+	if live.UID != w.rem.UID || live.ResourceVersion != w.rem.ResourceVersion {
+		return errDecideAgain
+	}
+	w.fresh = true
 	return nil
 }
 
 // guard reads live, before something disruptive, what must not have changed: the incident itself and the holds.
 func (r *Reconciler) guard(ctx context.Context, w *work, s *decide.Snapshot) error {
-	if !w.fresh {
-		var live v1alpha1.Remediation
-		if err := r.Live.Get(ctx, types.NamespacedName{Name: w.rem.Name}, &live); err != nil {
-			return fmt.Errorf("reading remediation: %w", err)
-		}
-		if live.UID != w.rem.UID || live.ResourceVersion != w.rem.ResourceVersion {
-			return errDecideAgain
-		}
-		w.fresh = true
+	if err := r.unchanged(ctx, w); err != nil {
+		return err
 	}
 	var holds v1alpha1.RemediationHoldList
 	if err := r.Live.List(ctx, &holds); err != nil {

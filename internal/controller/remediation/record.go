@@ -25,10 +25,13 @@ func (r *Reconciler) record(ctx context.Context, w *work, s *decide.Snapshot) (t
 		}
 		next := w.rem.DeepCopy()
 		next.Finalizers = slices.DeleteFunc(next.Finalizers, func(f string) bool { return f == v1alpha1.FinalizerRemediation })
+		w.fresh = false
 		if err := r.Client.Update(ctx, next); err != nil {
 			return 0, fmt.Errorf("letting go of remediation: %w", err)
 		}
 		r.sure.Delete(w.rem.UID)
+		r.placed.Delete(w.rem.UID)
+		r.told.Delete(w.rem.UID)
 	}
 	w.done = true
 	// Whatever came after this incident on the node is looked at now.

@@ -6,13 +6,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/lru"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -37,19 +37,21 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err != nil {
 		return fmt.Errorf("indexing remediations by node: %w", err)
 	}
-	r := &Reconciler{Options: o, evictor: evict.Evictor{Client: o.Client}, foreign: claim.Finder{Reader: o.Live}}
+	r := &Reconciler{Options: o, evictor: evict.Evictor{Client: o.Client}, foreign: claim.Finder{Reader: o.Live}, claims: lru.New(maxGiven)}
 	if err := mgr.Add(&adopter{Options: o}); err != nil {
 		return fmt.Errorf("adding the search for what nobody owns: %w", err)
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("remediation").
-		WithOptions(controller.Options{MaxConcurrentReconciles: max(1, o.Workers), SkipNameValidation: ptr.To(true), RateLimiter: debounce.Backoff()}).
-		Watches(&v1alpha1.NodeHealth{}, handler.EnqueueRequestsFromMapFunc(byName), builder.WithPredicates(r.healthMatters())).
-		Watches(&v1alpha1.Remediation{}, handler.EnqueueRequestsFromMapFunc(byRemediation), builder.WithPredicates(asked())).
-		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(byName), builder.WithPredicates(nodeMatters())).
-		Watches(&v1alpha1.RemediationPolicy{}, handler.EnqueueRequestsFromMapFunc(r.openNodes), builder.WithPredicates(policyMatters())).
-		Watches(&v1alpha1.RemediationHold{}, handler.EnqueueRequestsFromMapFunc(r.openNodes)).
-		Watches(&v1alpha1.NodeDisruptionBudget{}, handler.EnqueueRequestsFromMapFunc(r.waitingNodes), builder.WithPredicates(slotFreed())).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: max(1, o.Workers), SkipNameValidation: ptr.To(true), RateLimiter: debounce.Backoff(), NewQueue: r.newQueue,
+		}).
+		Watches(&v1alpha1.NodeHealth{}, enqueue(pressing, byName), builder.WithPredicates(r.healthMatters())).
+		Watches(&v1alpha1.Remediation{}, enqueue(later, byRemediation), builder.WithPredicates(asked())).
+		Watches(&corev1.Node{}, enqueue(later, byName), builder.WithPredicates(nodeMatters())).
+		Watches(&v1alpha1.RemediationPolicy{}, enqueue(later, r.openNodes), builder.WithPredicates(policyMatters())).
+		Watches(&v1alpha1.RemediationHold{}, enqueue(later, r.openNodes)).
+		Watches(&v1alpha1.NodeDisruptionBudget{}, enqueue(later, r.waitingNodes), builder.WithPredicates(slotFreed())).
 		Complete(r)
 }
 
