@@ -181,7 +181,7 @@ func TestTheRealAlertmanagerTellsOfAnAlert(t *testing.T) {
 // TestTheReceiverAnswersAsTheRealAlertmanager keeps the stand-in of the scenarios true: both get the same requests.
 func TestTheReceiverAnswersAsTheRealAlertmanager(t *testing.T) {
 	to, _ := hook(t)
-	real := startAlertmanager(t, to)
+	genuine := startAlertmanager(t, to)
 	r, err := Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -203,14 +203,14 @@ func TestTheReceiverAnswersAsTheRealAlertmanager(t *testing.T) {
 		"a time that is none":      `[{"labels": {"alertname": "g"}, "startsAt": "ten"}]`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			want, reason := ask(t, http.MethodPost, real+"/api/v2/alerts", body)
+			want, reason := ask(t, http.MethodPost, genuine+"/api/v2/alerts", body)
 			got, answer := ask(t, http.MethodPost, r.URL()+"/api/v2/alerts", body)
 			if want == 0 || (want/100 == 2) != (got/100 == 2) {
 				t.Errorf("the receiver answers %d: %s; Alertmanager %d: %s", got, answer, want, reason)
 			}
 		})
 	}
-	_, list := ask(t, http.MethodGet, real+"/api/v2/alerts", "")
+	_, list := ask(t, http.MethodGet, genuine+"/api/v2/alerts", "")
 	var active []struct {
 		Labels map[string]string `json:"labels"`
 	}
