@@ -9,6 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// pollEvery is how often what has to be there first is looked for.
+const pollEvery = 20 * time.Millisecond
+
 // waitBootstrapped waits for what a cluster has of itself shortly after it is ready
 // and what nearly every caller needs at once: the namespace "default" and, where a
 // controller makes it, its service account, without which no pod is admitted.

@@ -10,10 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/roundhouse-dev/roundhouse/sandbox/child"
 )
 
 // stopGrace is how long components may take to end by themselves before they are
@@ -173,6 +176,12 @@ func (cp *ControlPlane) flags(component Component, args map[string]string) []str
 
 func (cp *ControlPlane) path(name string) string { return filepath.Join(cp.dir, name) }
 
+// process is one running component.
+type process struct {
+	*child.Process
+	component Component
+}
+
 // startAll launches several components and waits until each of them is ready.
 func (cp *ControlPlane) startAll(ctx context.Context, binary string, args map[Component][]string) error {
 	ctx, cancel := context.WithTimeout(ctx, cp.options.ReadyTimeout)
@@ -183,10 +192,14 @@ func (cp *ControlPlane) startAll(ctx context.Context, binary string, args map[Co
 		if !wanted {
 			continue
 		}
-		p, err := launch(binary, component, flags, cp.options.Env, cp.LogPath(component))
+		running, err := child.Start(child.Program{
+			Name: string(component), Path: binary, Args: append([]string{string(component)}, flags...),
+			Env: cp.options.Env, LogPath: cp.LogPath(component),
+		})
 		if err != nil {
 			return err
 		}
+		p := &process{Process: running, component: component}
 		cp.mu.Lock()
 		cp.processes = append(cp.processes, p)
 		cp.mu.Unlock()
@@ -208,7 +221,7 @@ func (cp *ControlPlane) awaitReady(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
-	if err := p.waitReady(ctx, client, url); err != nil {
+	if err := p.WaitReady(ctx, client, url); err != nil {
 		return err
 	}
 	cp.mu.Lock()
@@ -219,7 +232,7 @@ func (cp *ControlPlane) awaitReady(ctx context.Context, p *process) error {
 		Ready:       cp.ready,
 		Of:          len(cp.options.components()),
 		SinceStart:  time.Since(cp.began),
-		SinceLaunch: time.Since(p.launched),
+		SinceLaunch: time.Since(p.Launched),
 	})
 	return nil
 }
@@ -252,12 +265,12 @@ func (cp *ControlPlane) watch(p *process) {
 	select {
 	case <-cp.stopping:
 		return
-	case <-p.exited:
+	case <-p.Exited():
 	}
 	select {
 	case <-cp.stopping: // both at once: it was told to
 	default:
-		cp.exited <- p.failure(fmt.Errorf("it exited: %w", exitReason(p.err))) // never blocks: one slot a component
+		cp.exited <- p.Failed(p.Ending()) // never blocks: one slot a component
 	}
 }
 
@@ -278,7 +291,7 @@ func (cp *ControlPlane) PIDs() map[Component]int {
 	defer cp.mu.Unlock()
 	out := make(map[Component]int, len(cp.processes))
 	for _, p := range cp.processes {
-		out[p.component] = p.pid
+		out[p.component] = p.PID
 	}
 	return out
 }
@@ -302,17 +315,17 @@ func (cp *ControlPlane) stop(ctx context.Context) error {
 	var errs []error
 	for _, p := range processes {
 		if p.component != Etcd { // the API server's last writes need it, and it has nothing to save
-			errs = append(errs, p.terminate())
+			errs = append(errs, p.Send(syscall.SIGTERM))
 		}
 	}
 	for i := len(processes) - 1; i >= 0; i-- {
 		if p := processes[i]; p.component != Etcd {
 			select {
-			case <-p.exited:
+			case <-p.Exited():
 			case <-ctx.Done():
 			}
 		}
-		errs = append(errs, processes[i].kill())
+		errs = append(errs, processes[i].Kill(context.WithoutCancel(ctx))) // bounded: nothing survives SIGKILL
 	}
 	return errors.Join(append(errs, cp.removeFiles())...)
 }
@@ -355,6 +368,6 @@ func freePorts() (ports, error) {
 
 // portTaken tells whether a start failed because a port was no longer free.
 func portTaken(err error) bool {
-	var failed *failedError
-	return errors.As(err, &failed) && strings.Contains(failed.tail, "address already in use")
+	var failed *child.FailedError
+	return errors.As(err, &failed) && strings.Contains(failed.Tail, "address already in use")
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/roundhouse-dev/roundhouse/sandbox/child"
 )
 
 func TestFlagsAreStableAndTheCallersWin(t *testing.T) {
@@ -84,11 +86,11 @@ func TestOnlyATakenPortIsWorthAnotherAttempt(t *testing.T) {
 		want bool
 	}{
 		"the log says that the address is in use": {
-			err:  &failedError{component: APIServer, cause: errors.New("it exited"), tail: "listen tcp 127.0.0.1:1: bind: address already in use"},
+			err:  &child.FailedError{Name: string(APIServer), Cause: errors.New("it exited"), Tail: "listen tcp 127.0.0.1:1: bind: address already in use"},
 			want: true,
 		},
 		"the log says something else": {
-			err: &failedError{component: APIServer, cause: errors.New("it exited"), tail: "unknown flag"},
+			err: &child.FailedError{Name: string(APIServer), Cause: errors.New("it exited"), Tail: "unknown flag"},
 		},
 		"another error that mentions it": {
 			err: errors.New("address already in use"),

@@ -18,6 +18,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/roundhouse-dev/roundhouse/config"
+	"github.com/roundhouse-dev/roundhouse/sandbox/child"
 	"github.com/roundhouse-dev/roundhouse/sandbox/controlplane"
 )
 
@@ -31,7 +32,7 @@ const (
 
 // Controller is one process of the controller. After Kill a new one is started with [Sandbox.StartController].
 type Controller struct {
-	process  *process
+	process  *child.Process
 	identity string
 	metrics  string
 	asked    chan struct{} // closed when its end was asked for
@@ -41,16 +42,16 @@ type Controller struct {
 func (c *Controller) Identity() string { return c.identity }
 
 // PID is its process.
-func (c *Controller) PID() int { return c.process.pid }
+func (c *Controller) PID() int { return c.process.PID }
 
 // LogPath is its log.
-func (c *Controller) LogPath() string { return c.process.logPath }
+func (c *Controller) LogPath() string { return c.process.LogPath }
 
 // MetricsURL is where it serves its metrics.
 func (c *Controller) MetricsURL() string { return "http://" + c.metrics + "/metrics" }
 
 // Alive says whether the process is there, frozen or not.
-func (c *Controller) Alive() bool { return c.process.alive() }
+func (c *Controller) Alive() bool { return c.process.Alive() }
 
 // Kill ends it at once, as a crash would (SIGKILL), and returns when it is gone. A frozen one dies too.
 func (c *Controller) Kill(ctx context.Context) error {
@@ -59,14 +60,14 @@ func (c *Controller) Kill(ctx context.Context) error {
 	default:
 		close(c.asked)
 	}
-	return c.process.kill(ctx)
+	return c.process.Kill(ctx)
 }
 
 // Freeze stops it where it is (SIGSTOP).
-func (c *Controller) Freeze() error { return c.process.send(syscall.SIGSTOP) }
+func (c *Controller) Freeze() error { return c.process.Send(syscall.SIGSTOP) }
 
 // Thaw lets it go on (SIGCONT).
-func (c *Controller) Thaw() error { return c.process.send(syscall.SIGCONT) }
+func (c *Controller) Thaw() error { return c.process.Send(syscall.SIGCONT) }
 
 // StartController starts one more controller, with the real service account's token, and returns once its process is
 // ready; it need not lead.
@@ -93,7 +94,10 @@ func (s *Sandbox) StartController(ctx context.Context) (*Controller, error) {
 		"--metrics-bind=" + metrics, "--health-bind=" + health,
 		"--lease-duration=" + lease.String(), "--renew-deadline=" + (lease * 2 / 3).String(), "--retry-period=" + (lease / 6).String(),
 	}, s.o.ControllerArgs...)
-	p, err := launch("controller "+identity, s.controllerBinary, args, filepath.Join(s.dir, "controller-"+fmt.Sprint(number)+".log"))
+	p, err := child.Start(child.Program{
+		Name: "controller " + identity, Path: s.controllerBinary, Args: args,
+		LogPath: filepath.Join(s.dir, "controller-"+fmt.Sprint(number)+".log"),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +105,7 @@ func (s *Sandbox) StartController(ctx context.Context) (*Controller, error) {
 	s.mu.Lock()
 	s.controllers = append(s.controllers, c)
 	s.mu.Unlock()
-	if err := c.waitReady(ctx, "http://"+health+"/readyz"); err != nil {
+	if err := p.WaitReady(ctx, http.DefaultClient, "http://"+health+"/readyz"); err != nil {
 		return nil, fmt.Errorf("%w (stopping it: %w)", err, c.Kill(context.WithoutCancel(ctx)))
 	}
 	go s.watchController(c)
@@ -130,48 +134,16 @@ func (s *Sandbox) writeControllerConfig(ctx context.Context, path string) error 
 	return nil
 }
 
-// waitReady polls until it answers.
-func (c *Controller) waitReady(ctx context.Context, url string) error {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-c.process.exited:
-			return c.process.failure()
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w\nits log ends with:\n%s", c.process.name, context.Cause(ctx), tail(c.process.logPath))
-		case <-tick.C:
-		}
-		if answers(ctx, url) {
-			return nil
-		}
-	}
-}
-
-func answers(ctx context.Context, url string) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return false
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return false
-	}
-	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
-}
-
 // watchController reports a controller that ends although nobody asked.
 func (s *Sandbox) watchController(c *Controller) {
-	<-c.process.exited
+	<-c.process.Exited()
 	select {
 	case <-c.asked:
 		return
 	default:
 	}
 	select {
-	case s.exited <- c.process.failure():
+	case s.exited <- c.process.Failed(c.process.Ending()):
 	default: // nobody listens, and the first ones say enough
 	}
 }

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package sandbox
+package child
 
 import "syscall"
 
