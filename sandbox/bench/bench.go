@@ -116,6 +116,8 @@ const (
 	startTimeout = 20 * time.Minute
 	everyTimeout = 10 * time.Minute
 	stopTimeout  = 30 * time.Second
+	// leaseDuration is the controller's own default. The sandbox's is shorter, and lost where two cores do everything.
+	leaseDuration = 15 * time.Second
 )
 
 // Run measures everything.
@@ -202,6 +204,7 @@ func with(ctx context.Context, so sandbox.Options, o Options, use func(context.C
 	started, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not ready after %s", startTimeout))
 	defer cancel()
 	stage := ""
+	so.LeaseDuration = leaseDuration
 	so.Progress = func(p sandbox.Progress) {
 		if p.Stage != stage {
 			stage = p.Stage
@@ -212,7 +215,16 @@ func with(ctx context.Context, so sandbox.Options, o Options, use func(context.C
 	if err != nil {
 		return err
 	}
-	err = use(ctx, s)
+	watched, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	go func() {
+		select {
+		case err := <-s.Exited(): // nothing that is waited for will come
+			lost(err)
+		case <-watched.Done():
+		}
+	}()
+	err = use(watched, s)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return errors.Join(err, s.Stop(end))

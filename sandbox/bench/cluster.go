@@ -197,7 +197,7 @@ func (s *sightings) wait(ctx context.Context, all ...string) (time.Time, error) 
 			select {
 			case <-more:
 			case <-ctx.Done():
-				return last, fmt.Errorf("waiting for %s, %d of %d: %w", what, i+1, len(all), ctx.Err())
+				return last, fmt.Errorf("waiting for %s, %d of %d: %w", what, i+1, len(all), context.Cause(ctx))
 			}
 		}
 	}
