@@ -33,8 +33,10 @@ func Look(s *Snapshot) Needs {
 	switch s.phase() {
 	case v1alpha1.PhasePending:
 		act := settledQuarantine && s.mode() == v1alpha1.ModeRemediate
-		return Needs{Handles: s.unplaced() || len(s.unlisted()) > 0, Pods: act || s.mode() == v1alpha1.ModeObserve,
-			Foreign: act, Slot: act, History: act}
+		// A gate that is seen to be closed keeps it waiting whatever runs on the node, and for hours perhaps.
+		open := act && s.closedGate() == nil
+		return Needs{Handles: s.unplaced() || len(s.unlisted()) > 0, Pods: open || s.mode() == v1alpha1.ModeObserve,
+			Foreign: open, Slot: act, History: act}
 	case v1alpha1.PhaseQuarantined:
 		return Needs{Handles: s.unplaced() || len(s.unlisted()) > 0, Slot: true}
 	case v1alpha1.PhaseDraining:

@@ -132,6 +132,30 @@ func (w *world) hold(kind v1alpha1.HoldKind) {
 		Spec: v1alpha1.RemediationHoldSpec{Holds: kind, Reason: "demo", RequestedBy: "y.sato"}})
 }
 
+func TestWhatIsNotNeededIsNotLookedAt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*world)
+		want   Needs
+	}{
+		"every gate is open":       {func(*world) {}, Needs{Pods: true, Foreign: true, Slot: true, History: true}},
+		"a hold waits":             {func(w *world) { w.hold(v1alpha1.HoldDisruption) }, Needs{Slot: true, History: true}},
+		"somebody else's claim":    {func(w *world) { w.foreign = []Claim{{By: "kured"}} }, Needs{Slot: true, History: true}},
+		"blindness waits":          {func(w *world) { w.reports = false }, Needs{Slot: true, History: true}},
+		"observing plans its pods": {func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeObserve }, Needs{Handles: true, Pods: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.job("train-0", "GPU-0")
+			tc.change(w)
+			w.fault("Xid79", bad)
+			w.run()
+			if diff := cmp.Diff(tc.want, Look(w.snapshot())); diff != "" || w.rem.Status.Phase != v1alpha1.PhasePending {
+				t.Errorf("in %s (-want +got):\n%s", w.rem.Status.Phase, diff)
+			}
+		})
+	}
+}
+
 // The order of the gates is part of the policy: a human comes before the brake, and both before the budget.
 func TestTheFirstGateThatIsClosedSpeaks(t *testing.T) {
 	w := newWorld(t)

@@ -147,8 +147,9 @@ func (w *world) snapshot() *Snapshot {
 	return s
 }
 
+// plan looks at the pods where Look asks for it: what was not looked at is not known.
 func (w *world) plan(s *Snapshot) {
-	if w.rem == nil {
+	if w.rem == nil || !Look(s).Pods {
 		return
 	}
 	holding := map[types.UID][]string{}
