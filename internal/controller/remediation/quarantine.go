@@ -25,10 +25,12 @@ func taint(rem *v1alpha1.Remediation) corev1.Taint {
 	return corev1.Taint{Key: v1alpha1.TaintQuarantined, Value: rem.Name, Effect: corev1.TaintEffectNoSchedule}
 }
 
-// placed is where rules of an incident were put on that are not written down yet, and the look that showed the places.
+// placed is where rules of an incident were put on that are not written down yet, the look that showed the places, and
+// which generation of the incident intends them.
 type placed struct {
-	handles map[string]decide.Handle
-	by      *offers
+	handles    map[string]decide.Handle
+	by         *offers
+	generation int64
 }
 
 // quarantine puts on what the spec intends and the status does not list. Where other nodes wait, what remains, which is
@@ -41,7 +43,7 @@ func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot
 		if err != nil {
 			return err
 		}
-		on = placed{handles: handles, by: w.offers}
+		on = placed{handles: handles, by: w.offers, generation: w.rem.Generation}
 		if r.queue != nil && r.queue.Len() > 0 {
 			r.placed.Store(w.rem.UID, on)
 			return errLater
@@ -67,14 +69,14 @@ func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot
 	return nil
 }
 
-// justPlaced says whether this process has put the incident's rules on in an earlier turn, and not written them down.
+// justPlaced says whether this process has put on what the incident intends in an earlier turn, and not written it down.
 func (r *Reconciler) justPlaced(rem *v1alpha1.Remediation) (placed, bool) {
 	if rem == nil {
 		return placed{}, false
 	}
 	known, _ := r.placed.Load(rem.UID)
 	on, ok := known.(placed)
-	return on, ok
+	return on, ok && on.generation == rem.Generation
 }
 
 // putOn puts the taint on the node, and a rule on each device that has none; it gives where it found those devices.
@@ -189,6 +191,7 @@ func (r *Reconciler) sameDevice(ctx context.Context, rem *v1alpha1.Remediation, 
 
 // unquarantine takes off the taint and the claim, and the rules: the Node first, since it is what others write to, too.
 func (r *Reconciler) unquarantine(ctx context.Context, w *work, s *decide.Snapshot, st *v1alpha1.RemediationStatus) error {
+	r.placed.Delete(w.rem.UID)
 	if s.Node != nil {
 		after := claim.RemoveTaint(w.node, v1alpha1.TaintQuarantined, w.rem.Name)
 		if err := r.patchNode(ctx, w, claim.TakeOff(after, w.rem.Name, w.rem.UID)); err != nil {

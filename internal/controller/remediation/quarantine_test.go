@@ -100,9 +100,8 @@ func newRig(t *testing.T, cached, current []resourcev1.ResourceSlice, objects ..
 	return b
 }
 
-// turn looks where the devices are and quarantines, as a step does.
-func (b *rig) turn(t *testing.T) (*v1alpha1.RemediationStatus, error) {
-	t.Helper()
+// work is the incident of one bad device on its node.
+func (b *rig) work() (*work, *decide.Snapshot) {
 	rem := &v1alpha1.Remediation{
 		ObjectMeta: metav1.ObjectMeta{Name: "inc", UID: "i"},
 		Spec: v1alpha1.RemediationSpec{Node: "n", Devices: []string{bad}, Quarantine: []v1alpha1.QuarantineIntent{
@@ -110,13 +109,26 @@ func (b *rig) turn(t *testing.T) (*v1alpha1.RemediationStatus, error) {
 		}},
 	}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
-	w := &work{name: "n", rem: rem, node: node}
-	s := &decide.Snapshot{Now: b.Clock.Now(), Remediation: rem, Node: node}
+	return &work{name: "n", rem: rem, node: node}, &decide.Snapshot{Now: b.Clock.Now(), Remediation: rem, Node: node}
+}
+
+// turn looks where the devices are and quarantines, as a step does.
+func (b *rig) turn(t *testing.T) (*v1alpha1.RemediationStatus, error) {
+	t.Helper()
+	w, s := b.work()
 	if err := b.handles(t.Context(), w, s); err != nil {
 		t.Fatal(err)
 	}
 	st := &v1alpha1.RemediationStatus{}
 	return st, b.quarantine(t.Context(), w, s, st)
+}
+
+// othersWait puts another node into the queue.
+func (b *rig) othersWait(t *testing.T) {
+	t.Helper()
+	b.queue = workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+	t.Cleanup(b.queue.ShutDown)
+	b.queue.Add(reconcile.Request{})
 }
 
 func TestARuleStaysOnlyOnTheDeviceThatIsBad(t *testing.T) {
@@ -193,9 +205,7 @@ func TestARuleStaysOnlyOnTheDeviceThatIsBad(t *testing.T) {
 func TestWhatIsWrittenDownWaitsWhileOtherNodesWait(t *testing.T) {
 	slice := []resourcev1.ResourceSlice{pool(1, bad)}
 	b := newRig(t, slice, slice)
-	b.queue = workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
-	t.Cleanup(b.queue.ShutDown)
-	b.queue.Add(reconcile.Request{})
+	b.othersWait(t)
 	if _, err := b.turn(t); !errors.Is(err, errLater) {
 		t.Fatalf("error is %v, want %v", err, errLater)
 	}
@@ -213,9 +223,7 @@ func TestWhatIsWrittenDownWaitsWhileOtherNodesWait(t *testing.T) {
 
 func TestWhatWasPutOnBeforeOthersIsConfirmedWhenItsTurnComes(t *testing.T) {
 	b := newRig(t, []resourcev1.ResourceSlice{pool(1, "GPU-0", bad)}, []resourcev1.ResourceSlice{pool(2, bad)})
-	b.queue = workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
-	t.Cleanup(b.queue.ShutDown)
-	b.queue.Add(reconcile.Request{})
+	b.othersWait(t)
 	if _, err := b.turn(t); !errors.Is(err, errLater) {
 		t.Fatalf("error is %v, want %v", err, errLater)
 	}
@@ -223,6 +231,29 @@ func TestWhatWasPutOnBeforeOthersIsConfirmedWhenItsTurnComes(t *testing.T) {
 		t.Fatalf("error is %v, want %v", err, errDecideAgain)
 	}
 	want := []string{"list cached", "create inc-0", "list current", "delete inc-0"}
+	if diff := cmp.Diff(want, b.asked); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatWasTakenOffMeanwhileIsPutOnAnew(t *testing.T) {
+	slice := []resourcev1.ResourceSlice{pool(1, bad)}
+	b := newRig(t, slice, slice)
+	b.othersWait(t)
+	if _, err := b.turn(t); !errors.Is(err, errLater) {
+		t.Fatalf("error is %v, want %v", err, errLater)
+	}
+	w, s := b.work()
+	s.Node = nil // a rule is all that was put on.
+	if err := b.unquarantine(t.Context(), w, s, &v1alpha1.RemediationStatus{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := b.turn(t); err != nil && !errors.Is(err, errLater) {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"list cached", "create inc-0", "delete inc-0", "list cached", "create inc-0", "list current"}
 	if diff := cmp.Diff(want, b.asked); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
