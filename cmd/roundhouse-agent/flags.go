@@ -15,6 +15,15 @@ import (
 // errHelp means that help was asked for and given.
 var errHelp = flag.ErrHelp
 
+// usage is the beginning of the help.
+const usage = `roundhouse-agent watches the accelerators of a node and publishes what it saw.
+
+  roundhouse-agent [flags]            run on a node of a cluster
+  roundhouse-agent check [flags]      look once with every check, without a cluster, and say what was seen
+  roundhouse-agent COMMAND -h         flags of a command
+
+`
+
 // flags are what the command line says.
 type flags struct {
 	node, hostRoot, stateDir  string
@@ -28,18 +37,10 @@ type flags struct {
 	verbose, version          bool
 }
 
-func parse(args []string, env func(string) string, stderr io.Writer) (*flags, error) {
-	f := &flags{}
-	set := flag.NewFlagSet("roundhouse-agent", flag.ContinueOnError)
-	set.SetOutput(stderr)
-	set.StringVar(&f.node, "node-name", env("NODE_NAME"), "name of the Node this runs on; $NODE_NAME by default")
+// host adds the flags that say where the machine is and what to look at, which every command that looks has.
+func (f *flags) host(set *flag.FlagSet) {
 	set.StringVar(&f.hostRoot, "host-root", "/", "where the host's root file system is seen")
 	set.StringVar(&f.stateDir, "state-dir", "/var/lib/roundhouse", "directory of the host where the journal and the checks' state are kept")
-	set.StringVar(&f.server, "server", "", "URL of the API server; that of the pod by default")
-	set.StringVar(&f.caFile, "ca-file", "", "with -server: file of the CA")
-	set.StringVar(&f.tokenFile, "token-file", "", "with -server: file of the bound service-account token")
-	set.StringVar(&f.bind, "metrics-bind", ":9809", "address of /healthz, /readyz and /metrics; empty serves none")
-	set.DurationVar(&f.every, "check-every", 30*time.Second, "time between two looks of a check that nothing hurries")
 	set.Func("accelerators", "further devices to watch, vendor:device[:class] in hexadecimal with * for any, comma-separated", func(s string) error {
 		for m := range strings.SplitSeq(s, ",") {
 			match, err := pci.ParseMatch(strings.TrimSpace(m))
@@ -50,10 +51,27 @@ func parse(args []string, env func(string) string, stderr io.Writer) (*flags, er
 		}
 		return nil
 	})
-	set.IntVar(&f.dailyLimit, "daily-limit", 4, "disruptive acts this host allows in 24 hours, at most 64; 0 allows none; nothing in the API raises it")
-	set.BoolVar(&f.observeOnly, "observe-only", false, "support no actions: the agent needs no privilege to reboot")
 	set.BoolVar(&f.acceptInjected, "accept-injected-kernel-lines", false,
 		"FOR TESTS ONLY: believe kernel-log lines that any process can write; shows as a metric")
+}
+
+func parse(args []string, env func(string) string, stderr io.Writer) (*flags, error) {
+	f := &flags{}
+	set := flag.NewFlagSet("roundhouse-agent", flag.ContinueOnError)
+	set.SetOutput(stderr)
+	set.Usage = func() {
+		fmt.Fprint(stderr, usage)
+		set.PrintDefaults()
+	}
+	f.host(set)
+	set.StringVar(&f.node, "node-name", env("NODE_NAME"), "name of the Node this runs on; $NODE_NAME by default")
+	set.StringVar(&f.server, "server", "", "URL of the API server; that of the pod by default")
+	set.StringVar(&f.caFile, "ca-file", "", "with -server: file of the CA")
+	set.StringVar(&f.tokenFile, "token-file", "", "with -server: file of the bound service-account token")
+	set.StringVar(&f.bind, "metrics-bind", ":9809", "address of /healthz, /readyz and /metrics; empty serves none")
+	set.DurationVar(&f.every, "check-every", 30*time.Second, "time between two looks of a check that nothing hurries")
+	set.IntVar(&f.dailyLimit, "daily-limit", 4, "disruptive acts this host allows in 24 hours, at most 64; 0 allows none; nothing in the API raises it")
+	set.BoolVar(&f.observeOnly, "observe-only", false, "support no actions: the agent needs no privilege to reboot")
 	set.BoolVar(&f.verbose, "v", false, "log more")
 	set.BoolVar(&f.version, "version", false, "print the version and exit")
 	if err := set.Parse(args); err != nil {

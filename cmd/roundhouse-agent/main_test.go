@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/roundhouse-dev/roundhouse/internal/checkup"
 )
 
 func TestFlags(t *testing.T) {
@@ -58,5 +61,35 @@ func TestVersion(t *testing.T) {
 	}
 	if got := stdout.String(); got != "roundhouse-agent unknown\n" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	tests := map[string]struct {
+		args []string
+		code exitCode // 0 for none
+		want string   // part of what is printed
+	}{
+		"a host whose files are not there cannot be seen": {args: []string{"-host-root=" + t.TempDir()}, code: checkup.ExitUnknown, want: "UNKNOWN  0 devices, 0 faults"},
+		"as JSON":              {args: []string{"-o=json", "-host-root=" + t.TempDir()}, code: checkup.ExitUnknown, want: `"summary": "Unknown"`},
+		"an unknown format":    {args: []string{"-o=yaml"}, code: checkup.ExitUsage, want: "-o yaml: want text or json"},
+		"an unknown flag":      {args: []string{"-format=json"}, code: checkup.ExitUsage, want: "not defined: -format"},
+		"an argument too many": {args: []string{"gpu-17"}, code: checkup.ExitUsage, want: `unexpected argument "gpu-17"`},
+		"no time at all":       {args: []string{"-within=0s"}, code: checkup.ExitUsage, want: "-within 0s"},
+		"help":                 {args: []string{"-h"}, want: "Exit code: 0 healthy"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			args := append([]string{"check", "-state-dir=" + t.TempDir()}, tt.args...)
+			err := command(t.Context(), args, func(string) string { return "" }, &out, &out)
+			var code exitCode
+			if err != nil && !errors.As(err, &code) {
+				t.Fatal(err)
+			}
+			if code != tt.code || !strings.Contains(out.String(), tt.want) {
+				t.Errorf("exit %d, want %d; printed:\n%s", code, tt.code, out.String())
+			}
+		})
 	}
 }

@@ -48,10 +48,12 @@ func wire(ctx context.Context, f *flags) (*agent.Node, *plain.Registry, error) {
 	return node, registry, err
 }
 
-// checks makes the checks of one boot.
-func checks(f *flags, host *machine.Host, log *atomic.Pointer[kernellog.Check]) []agent.Scheduled {
+// checks makes the checks of one boot. log, where there is one, is told of the check that reads the kernel log.
+func checks(f *flags, host machine.Machine, log *atomic.Pointer[kernellog.Check]) []agent.Scheduled {
 	lines := kernellog.New(kernellog.Options{Machine: host, AcceptInjected: f.acceptInjected})
-	log.Store(lines)
+	if log != nil {
+		log.Store(lines)
+	}
 	bus := pci.New(pci.Options{Machine: host, Match: f.matches, UUID: lines.UUID})
 	return []agent.Scheduled{{Check: lines, Every: f.every}, {Check: bus, Every: f.every}}
 }

@@ -62,7 +62,7 @@ func judge(v view) v1alpha1.NodeHealthStatus {
 		})
 	}
 	slices.SortFunc(status.Checks, func(a, b v1alpha1.CheckStatus) int { return cmp.Compare(a.Name, b.Name) })
-	findings = health.Identify(findings, devices)
+	findings = health.Group(health.Identify(findings, devices))
 	if len(devices) > health.MaxFindings {
 		devices = devices[:health.MaxFindings]
 	}
@@ -85,22 +85,10 @@ func summary(s v1alpha1.NodeHealthStatus) v1alpha1.Summary {
 	return healthOf(s)
 }
 
-// healthOf is the node's health in one word, whatever is being done about it. Faulty goes before Unknown: a fault that is
-// seen is not unseen because another check is blind.
+// healthOf is the node's health in one word, whatever is being done about it.
 func healthOf(s v1alpha1.NodeHealthStatus) v1alpha1.Summary {
-	if slices.ContainsFunc(s.Faults, matters) {
-		return v1alpha1.SummaryFaulty
-	}
-	if slices.ContainsFunc(s.Checks, func(c v1alpha1.CheckStatus) bool { return c.Result == string(health.Unknown) }) {
-		return v1alpha1.SummaryUnknown
-	}
-	return v1alpha1.SummaryHealthy
-}
-
-// matters says whether a fault makes its node Faulty. An application's own errors and remarks are shown and do not: the
-// controller watches what is not Healthy, and one bad job must not bring a fleet into that watch.
-func matters(f v1alpha1.Fault) bool {
-	return f.Severity != v1alpha1.SeverityInfo && f.Class != v1alpha1.ClassApplication
+	blind := slices.ContainsFunc(s.Checks, func(c v1alpha1.CheckStatus) bool { return c.Result == string(health.Unknown) })
+	return health.Summary(s.Faults, blind)
 }
 
 // sameFault says whether two entries speak of one fault.
@@ -168,7 +156,7 @@ func urgent(published, next v1alpha1.NodeHealthStatus) bool {
 // newCritical says whether next has a critical fault that is not published.
 func newCritical(published, next v1alpha1.NodeHealthStatus) bool {
 	return slices.ContainsFunc(next.Faults, func(f v1alpha1.Fault) bool {
-		return f.Severity == v1alpha1.SeverityCritical && matters(f) &&
+		return f.Severity == v1alpha1.SeverityCritical && health.Matters(f) &&
 			!slices.ContainsFunc(published.Faults, func(p v1alpha1.Fault) bool { return sameFault(p, f) })
 	})
 }
@@ -183,7 +171,7 @@ func condition(s v1alpha1.NodeHealthStatus, old *corev1.NodeCondition, now time.
 	}
 	switch healthOf(s) {
 	case v1alpha1.SummaryFaulty:
-		worst := s.Faults[slices.IndexFunc(s.Faults, matters)]
+		worst := s.Faults[slices.IndexFunc(s.Faults, health.Matters)]
 		c.Status, c.Reason = corev1.ConditionFalse, worst.Code
 		c.Message = health.Bound(strings.TrimSpace(worst.Device+" "+worst.Evidence), health.MaxMessage)
 	case v1alpha1.SummaryUnknown:

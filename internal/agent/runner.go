@@ -97,7 +97,7 @@ func (n *Node) look(ctx context.Context, s *slot) {
 	done := make(chan health.Result, 1)
 	go func() {
 		defer cancel(nil)
-		r := contained(ctx, s.check)
+		r := health.Contained(ctx, s.check)
 		n.returned(s)
 		done <- r
 	}()
@@ -125,19 +125,6 @@ func (n *Node) look(ctx context.Context, s *slot) {
 		logr.FromContextOrDiscard(ctx).Info("A check did not come back and was left behind",
 			"node", n.o.Name, "check", s.check.Name(), "timeout", s.timeout.String())
 	}
-}
-
-// contained looks, and turns a panic of the check into its result.
-func contained(ctx context.Context, c health.Check) (r health.Result) {
-	defer func() {
-		if p := recover(); p != nil {
-			r = health.Result{
-				Outcome: health.Unknown, Reason: health.ReasonPanicked,
-				Message: health.Bound(fmt.Sprint("the check itself broke: ", p), health.MaxMessage),
-			}
-		}
-	}()
-	return c.Look(ctx)
 }
 
 // returned notes that a look has come back. When it had been given up, its result is too old to believe, and the check

@@ -86,6 +86,24 @@ func Faults(findings []Finding) (faults []v1alpha1.Fault, dropped int32) {
 	return faults, dropped
 }
 
+// Summary is a node's health in one word. Faulty goes before Unknown: a fault that is seen is not unseen because a check is
+// blind.
+func Summary(faults []v1alpha1.Fault, blind bool) v1alpha1.Summary {
+	switch {
+	case slices.ContainsFunc(faults, Matters):
+		return v1alpha1.SummaryFaulty
+	case blind:
+		return v1alpha1.SummaryUnknown
+	}
+	return v1alpha1.SummaryHealthy
+}
+
+// Matters says whether a fault makes its node Faulty. An application's own errors and remarks are shown and do not: the
+// controller watches what is not Healthy, and one bad job must not bring a fleet into that watch.
+func Matters(f v1alpha1.Fault) bool {
+	return f.Severity != v1alpha1.SeverityInfo && f.Class != v1alpha1.ClassApplication
+}
+
 // compareFaults puts severity before root, so that an application's root never pushes out a broken device's consequence.
 func compareFaults(a, b v1alpha1.Fault) int {
 	return cmp.Or(

@@ -8,6 +8,7 @@ package health
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -67,6 +68,8 @@ type Result struct {
 	Reason string
 	// Message says in a sentence what could not be seen, or what else is worth knowing.
 	Message string
+	// Looked says in a few words what was looked at, such as "8 GPUs"; it is for people and is not published.
+	Looked string
 	// Findings are all that stand now, also what an Unknown look could not see again. What an earlier result had and
 	// this one has not is cleared. Only when the runner itself gives up on a look does it keep the last findings.
 	Findings []Finding
@@ -110,6 +113,16 @@ func OutcomeOf(findings []Finding) Outcome {
 		}
 	}
 	return Passing
+}
+
+// Contained looks, and turns a panic of the check into its result.
+func Contained(ctx context.Context, c Check) (r Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			r = Result{Outcome: Unknown, Reason: ReasonPanicked, Message: Bound(fmt.Sprint("the check itself broke: ", p), MaxMessage)}
+		}
+	}()
+	return c.Look(ctx)
 }
 
 // CouldNotLook is the result of a look that saw nothing; what stood before stands on.
