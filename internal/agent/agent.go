@@ -117,6 +117,10 @@ type nodeFacts struct {
 	uid       string
 	condition *corev1.NodeCondition
 	readAt    time.Time
+	labels    map[string]string
+	offered   corev1.ResourceList
+	// staleAt is when a check found these facts too old; zero when none has since they were read.
+	staleAt time.Time
 }
 
 // publishing is the publisher's memory.

@@ -177,6 +177,7 @@ func (n *Node) known(ctx context.Context) (next time.Time, ready bool, err error
 		return now.Add(nodeRetry), false, nil
 	}
 	n.block(ctx, "", "Publishing")
+	n.renewFacts(ctx)
 	return next, true, nil
 }
 
@@ -240,7 +241,7 @@ func (n *Node) readNode(ctx context.Context) error {
 func (n *Node) knowNode(node *corev1.Node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.node = nodeFacts{uid: string(node.UID), readAt: n.clock.Now()}
+	n.node = nodeFacts{uid: string(node.UID), readAt: n.clock.Now(), labels: node.Labels, offered: node.Status.Allocatable}
 	for i := range node.Status.Conditions {
 		if c := node.Status.Conditions[i]; c.Type == v1alpha1.ConditionHealthy {
 			n.node.condition = &c
