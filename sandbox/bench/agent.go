@@ -20,71 +20,84 @@ import (
 )
 
 // agentUsage looks at the agent as it is installed, a process of its own, on a machine of eight and on one of sixteen
-// devices that a directory stands for. There is no kernel log, and no storm in it.
+// devices that a directory stands for.
 func (c *cluster) agentUsage(ctx context.Context, r *Report) error {
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("finding the agent: %w", err)
-	}
-	binary := filepath.Join(filepath.Dir(self), "roundhouse-agent")
-	if _, err := os.Stat(binary); errors.Is(err, fs.ErrNotExist) {
-		r.Missing = append(r.Missing, "the agent's memory: "+binary+" is not built")
-		return nil
-	}
 	for _, devices := range []int{8, 16} {
 		c.o.Progress(fmt.Sprintf("an agent of %d devices", devices))
-		u, err := c.oneAgent(ctx, binary, devices)
+		agent, err := c.startAgent(ctx, devices)
+		if errors.Is(err, fs.ErrNotExist) {
+			r.Missing = append(r.Missing, "the agent's memory: "+err.Error())
+			return nil
+		}
 		if err != nil {
 			return err
 		}
-		u.What = fmt.Sprintf("agent, idle, %d devices", devices)
-		r.Usage = append(r.Usage, u)
+		u, err := settledUsage(ctx, agent)
+		agent.stop()
+		if err != nil {
+			return err
+		}
+		r.Usage = append(r.Usage, u...)
 	}
 	return nil
 }
 
-// oneAgent runs one, and looks at it once it has published.
-func (c *cluster) oneAgent(ctx context.Context, binary string, devices int) (Usage, error) {
+// settledUsage looks at a program that has had time to say what it had to say at its start.
+func settledUsage(ctx context.Context, p *process) ([]Usage, error) {
+	if err := pause(ctx, 5*time.Second); err != nil {
+		return nil, err
+	}
+	return usageOf(ctx, idleFor, p.target())
+}
+
+// startAgent starts one, and waits until it has published.
+func (c *cluster) startAgent(ctx context.Context, devices int) (_ *process, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding the agent: %w", err)
+	}
+	binary := filepath.Join(filepath.Dir(self), "roundhouse-agent")
+	if _, err := os.Stat(binary); err != nil {
+		return nil, fmt.Errorf("finding the agent, which make build builds: %w", err)
+	}
 	dir, err := os.MkdirTemp("", "roundhouse-agent-")
 	if err != nil {
-		return Usage{}, fmt.Errorf("making a machine: %w", err)
+		return nil, fmt.Errorf("making a machine: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // what is left is in the directory for temporary files
+	p := &process{what: fmt.Sprintf("agent, idle, %d devices", devices), dir: dir}
+	defer func() {
+		if err != nil {
+			p.stop()
+		}
+	}()
 	name := fmt.Sprintf("machine-%d", devices)
 	if err := makeMachine(dir, devices); err != nil {
-		return Usage{}, err
+		return nil, err
 	}
 	if err := c.client.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
-		return Usage{}, fmt.Errorf("making a node: %w", err)
+		return nil, fmt.Errorf("making a node: %w", err)
 	}
 	credential, err := c.s.ControlPlane().ServiceAccountConfig(ctx, config.Namespace, config.AgentServiceAccount, controlplane.ToNode(name))
 	if err != nil {
-		return Usage{}, fmt.Errorf("making an agent's credential: %w", err)
+		return nil, fmt.Errorf("making an agent's credential: %w", err)
 	}
 	ca, token := filepath.Join(dir, "ca"), filepath.Join(dir, "token")
 	for path, data := range map[string][]byte{ca: credential.CAData, token: []byte(credential.BearerToken)} {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
-			return Usage{}, fmt.Errorf("writing an agent's credential: %w", err)
+			return nil, fmt.Errorf("writing an agent's credential: %w", err)
 		}
 	}
-	process := exec.CommandContext(ctx, binary, "-node-name="+name, "-host-root="+dir, "-state-dir="+filepath.Join(dir, "state"),
+	cmd := exec.CommandContext(ctx, binary, "-node-name="+name, "-host-root="+dir, "-state-dir="+filepath.Join(dir, "state"),
 		"-server="+credential.Host, "-ca-file="+ca, "-token-file="+token, "-metrics-bind=127.0.0.1:0", "-observe-only")
-	if err := process.Start(); err != nil {
-		return Usage{}, fmt.Errorf("starting an agent: %w", err)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting an agent: %w", err)
 	}
-	defer func() { _ = process.Process.Kill(); _ = process.Wait() }() // it is killed, and says so
-	err = eventually(ctx, "the agent's word", func(ctx context.Context) (bool, error) {
+	p.cmd = cmd
+	return p, eventually(ctx, "the agent's word", func(ctx context.Context) (bool, error) {
 		h := &v1alpha1.NodeHealth{}
 		err := c.client.Get(ctx, client.ObjectKey{Name: name}, h)
 		return err == nil && len(h.Status.Devices) == devices, client.IgnoreNotFound(err)
 	})
-	if err != nil {
-		return Usage{}, err
-	}
-	if err := pause(ctx, 5*time.Second); err != nil {
-		return Usage{}, err
-	}
-	return usageOver(ctx, process.Process.Pid, idleFor)
 }
 
 // makeMachine writes what the agent reads of a machine: its boot, and the configuration space and link of each device

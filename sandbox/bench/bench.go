@@ -35,7 +35,11 @@ type Options struct {
 	Lines int
 	// Repairs is how many whole incidents are counted; 8.
 	Repairs int
-	// Only is OnlySmall or OnlyLarge, for one of the two clusters; both when empty.
+	// Idle is how long the agent is looked at with nothing to tell; it is not when zero.
+	Idle time.Duration
+	// NPD is a program of node-problem-detector's to run beside it, and NPDConfig the directory of its configurations.
+	NPD, NPDConfig string
+	// Only is one of the parts below; the two clusters when empty.
 	Only string
 	// Progress is told what is under way. It may be nil.
 	Progress func(what string)
@@ -48,6 +52,7 @@ func Quick() Options { return Options{Nodes: 1200, Faults: 200, Lines: 30, Repai
 const (
 	OnlySmall = "small"
 	OnlyLarge = "large"
+	OnlyIdle  = "idle"
 )
 
 // maxSmall bounds the small fleet, whose nodes each cost goroutines and pods.
@@ -70,8 +75,10 @@ func (o Options) withDefaults() Options {
 
 func (o Options) validate() error {
 	switch {
-	case o.Only != "" && o.Only != OnlySmall && o.Only != OnlyLarge:
-		return fmt.Errorf("no part %q: want %s or %s", o.Only, OnlySmall, OnlyLarge)
+	case o.Only != "" && o.Only != OnlySmall && o.Only != OnlyLarge && o.Only != OnlyIdle:
+		return fmt.Errorf("no part %q: want %s, %s or %s", o.Only, OnlySmall, OnlyLarge, OnlyIdle)
+	case o.Only == OnlyIdle && o.Idle <= 0:
+		return fmt.Errorf("idle for %s: say for how long", o.Idle)
 	case o.Faults < 1 || o.Faults > o.Nodes:
 		return fmt.Errorf("%d faults in %d nodes: want one at least, and at most one a node", o.Faults, o.Nodes)
 	case o.Lines < 1 || o.Lines > maxSmall-repairRack:
@@ -99,6 +106,7 @@ type Report struct {
 	Requests   *Requests `json:"requests"`
 	Burst      *Burst    `json:"burst,omitempty"`
 	Usage      []Usage   `json:"usage"`
+	Idle       *Idle     `json:"idle,omitempty"`
 	// Missing says what could not be measured, and why.
 	Missing []string `json:"missing,omitempty"`
 }
@@ -128,14 +136,19 @@ func Run(ctx context.Context, given Options) (*Report, error) {
 	}
 	r := &Report{Nodes: o.Nodes, Faults: o.Faults, GPUs: o.GPUs, Pods: o.Pods, Lines: o.Lines,
 		Machine: Machine{CPUs: runtime.NumCPU(), MemoryMiB: totalMemory(), LoadBefore: load()}}
-	if o.Only != OnlyLarge {
+	if o.Only == OnlySmall || o.Only == "" {
 		if err := small(ctx, o, r); err != nil {
 			return nil, fmt.Errorf("measuring on the small cluster: %w", err)
 		}
 	}
-	if o.Only != OnlySmall {
+	if o.Only == OnlyLarge || o.Only == "" {
 		if err := large(ctx, o, r); err != nil {
 			return nil, fmt.Errorf("measuring on the large cluster: %w", err)
+		}
+	}
+	if o.Only == OnlyIdle {
+		if err := idle(ctx, o, r); err != nil {
+			return nil, fmt.Errorf("measuring what is idle: %w", err)
 		}
 	}
 	r.Machine.LoadAfter = load()

@@ -73,11 +73,11 @@ func (c *cluster) burst(ctx context.Context, r *Report) error {
 	if err := pause(ctx, idleFor/2); err != nil {
 		return err
 	}
-	idle, err := usageOver(ctx, leader.PID(), idleFor)
+	what := fmt.Sprintf("controller, idle, %d nodes of %d devices, %d pods", o.Nodes, o.GPUs, c.o.Pods)
+	idle, err := usageOf(ctx, idleFor, target{what, leader.PID()})
 	if err != nil {
 		return err
 	}
-	idle.What = fmt.Sprintf("controller, idle, %d nodes of %d devices, %d pods", o.Nodes, o.GPUs, c.o.Pods)
 	c.o.Progress(fmt.Sprintf("%d faults at once", c.o.Faults))
 	before, err := cpuTime(leader.PID())
 	if err != nil {
@@ -103,6 +103,6 @@ func (c *cluster) burst(ctx context.Context, r *Report) error {
 		return err
 	}
 	busy.What = fmt.Sprintf("controller, %d faults at once", c.o.Faults)
-	r.Usage = append(r.Usage, idle, busy)
+	r.Usage = append(append(r.Usage, idle...), busy)
 	return nil
 }

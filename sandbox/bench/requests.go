@@ -74,7 +74,7 @@ func newAudit() (*audit, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a directory for the audit log: %w", err)
 	}
-	users := []string{user(config.ControllerServiceAccount), user(config.AgentServiceAccount)}
+	users := []string{user(config.ControllerServiceAccount), user(config.AgentServiceAccount), npdUser}
 	policy, err := json.Marshal(map[string]any{
 		"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": []string{"RequestReceived", "ResponseStarted"},
 		"rules": []map[string]any{{"level": "Metadata", "users": users}, {"level": "None"}},

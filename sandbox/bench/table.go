@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // Print writes the table, ratios first.
@@ -34,6 +35,7 @@ func (r *Report) Print(w io.Writer) error {
 		}
 		line(u.What, "", fmt.Sprintf("%.0f MiB (peak %.0f), %.1f%% of a core", u.ResidentMiB, u.PeakMiB, 100*u.Cores), "", "under "+aim)
 	}
+	r.idle(line)
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("printing the table: %w", err)
 	}
@@ -55,6 +57,26 @@ func (r *Report) Print(w io.Writer) error {
 	}
 	return nil
 }
+
+// idle sets the agent beside node-problem-detector.
+func (r *Report) idle(line func(...string)) {
+	if r.Idle == nil {
+		return
+	}
+	i, npd := r.Idle, Usage{}
+	if r.Idle.NPD != nil {
+		npd = *r.Idle.NPD
+	}
+	over := (time.Duration(i.Seconds) * time.Second).String()
+	line("idle for "+over+": resident, at the end", ratio(i.Agent.ResidentMiB, npd.ResidentMiB), mebibytes(i.Agent.ResidentMiB), mebibytes(npd.ResidentMiB), "under 20 MiB")
+	line("  at most, with its children", ratio(i.Agent.PeakMiB, npd.PeakMiB), mebibytes(i.Agent.PeakMiB), mebibytes(npd.PeakMiB), "")
+	line("  of a core, with its children", ratio(i.Agent.Cores, npd.Cores), percent(i.Agent.Cores), percent(npd.Cores), "under 0.2%")
+	line("  writes to the API", "", fmt.Sprint(i.AgentWrites), fmt.Sprint(i.NPDWrites), "none")
+}
+
+func mebibytes(m float64) string { return fmt.Sprintf("%.1f MiB", m) }
+
+func percent(cores float64) string { return fmt.Sprintf("%.3f%%", 100*cores) }
 
 func (r *Report) delays(line func(...string)) {
 	for _, one := range []struct {

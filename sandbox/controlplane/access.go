@@ -95,10 +95,10 @@ func (b Binding) reference(ctx context.Context, client kubernetes.Interface, nam
 }
 
 // WriteKubeconfig writes an administrator's kubeconfig, readable by its owner only.
-func (cp *ControlPlane) WriteKubeconfig(path string) error { return writeKubeconfig(cp.admin, path) }
+func (cp *ControlPlane) WriteKubeconfig(path string) error { return WriteKubeconfig(cp.admin, path) }
 
-// writeKubeconfig renders a client configuration as a kubeconfig with everything in it.
-func writeKubeconfig(config *rest.Config, path string) error {
+// WriteKubeconfig writes a client configuration as a kubeconfig with everything in it, readable by its owner only.
+func WriteKubeconfig(config *rest.Config, path string) error {
 	const name = "roundhouse-sandbox"
 	out := clientcmdapi.NewConfig()
 	out.Clusters[name] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}

@@ -154,7 +154,7 @@ func (cp *ControlPlane) clientArgs() (map[Component][]string, error) {
 			return nil, err
 		}
 		kubeconfig := cp.path(string(component) + ".kubeconfig")
-		if err := writeKubeconfig(config, kubeconfig); err != nil {
+		if err := WriteKubeconfig(config, kubeconfig); err != nil {
 			return nil, err
 		}
 		if component == ControllerManager {

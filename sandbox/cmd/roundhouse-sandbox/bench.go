@@ -49,7 +49,10 @@ func benchOptions(args []string, stderr io.Writer) (o bench.Options, report stri
 	pods := set.Int("pods", 0, "pods that exist besides in the large fleet; none by default")
 	lines := set.Int("lines", 0, "kernel lines that are timed; 200 by default")
 	repairs := set.Int("repairs", 0, "repairs whose requests are counted; 8 by default")
-	only := set.String("only", "", "small or large: measure on that cluster alone")
+	only := set.String("only", "", "small, large or idle: measure that alone")
+	idle := set.Duration("idle", time.Hour, "with -only idle: how long the agent has nothing to tell")
+	npd := set.String("npd", "", "with -only idle: node-problem-detector's program, to run beside it")
+	npdConfig := set.String("npd-config", "", "with -npd: the directory of its configurations")
 	set.StringVar(&report, "report", "", "write a JSON report to this file")
 	if err := set.Parse(args); err != nil {
 		return o, "", err
@@ -60,7 +63,7 @@ func benchOptions(args []string, stderr io.Writer) (o bench.Options, report stri
 	if *quick {
 		o = bench.Quick()
 	}
-	o.Only = *only
+	o.Only, o.Idle, o.NPD, o.NPDConfig = *only, *idle, *npd, *npdConfig
 	for _, one := range []struct{ given, field *int }{
 		{nodes, &o.Nodes}, {faults, &o.Faults}, {gpus, &o.GPUs}, {pods, &o.Pods}, {lines, &o.Lines}, {repairs, &o.Repairs},
 	} {
