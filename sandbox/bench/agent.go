@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,7 +52,7 @@ func settledUsage(ctx context.Context, p *process) ([]Usage, error) {
 }
 
 // startAgent starts one, and waits until it has published.
-func (c *cluster) startAgent(ctx context.Context, devices int) (_ *process, err error) {
+func (c *cluster) startAgent(ctx context.Context, devices int, flags ...string) (_ *process, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding the agent: %w", err)
@@ -64,13 +65,13 @@ func (c *cluster) startAgent(ctx context.Context, devices int) (_ *process, err 
 	if err != nil {
 		return nil, fmt.Errorf("making a machine: %w", err)
 	}
-	p := &process{what: fmt.Sprintf("agent, idle, %d devices", devices), dir: dir}
+	name := fmt.Sprintf("%s%d%s", machinePrefix, devices, strings.Join(flags, ""))
+	p := &process{what: fmt.Sprintf("agent, idle, %d devices", devices), node: name, dir: dir}
 	defer func() {
 		if err != nil {
 			p.stop()
 		}
 	}()
-	name := fmt.Sprintf("machine-%d", devices)
 	if err := makeMachine(dir, devices); err != nil {
 		return nil, err
 	}
@@ -87,8 +88,8 @@ func (c *cluster) startAgent(ctx context.Context, devices int) (_ *process, err 
 			return nil, fmt.Errorf("writing an agent's credential: %w", err)
 		}
 	}
-	cmd := exec.CommandContext(ctx, binary, "-node-name="+name, "-host-root="+dir, "-state-dir="+filepath.Join(dir, "state"),
-		"-server="+credential.Host, "-ca-file="+ca, "-token-file="+token, "-metrics-bind=127.0.0.1:0", "-observe-only")
+	cmd := exec.CommandContext(ctx, binary, append(flags, "-node-name="+name, "-host-root="+dir, "-state-dir="+filepath.Join(dir, "state"),
+		"-server="+credential.Host, "-ca-file="+ca, "-token-file="+token, "-metrics-bind=127.0.0.1:0", "-observe-only")...)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting an agent: %w", err)
 	}
@@ -100,6 +101,12 @@ func (c *cluster) startAgent(ctx context.Context, devices int) (_ *process, err 
 	})
 }
 
+// machinePrefix begins the name of a machine that a directory stands for.
+const machinePrefix = "machine-"
+
+// firstBus is the bus of the first device of a machine.
+const firstBus = 0x10
+
 // makeMachine writes what the agent reads of a machine: its boot, and the configuration space and link of each device
 // (Documentation/ABI/testing/sysfs-bus-pci).
 func makeMachine(root string, devices int) error {
@@ -110,9 +117,9 @@ func makeMachine(root string, devices int) error {
 		"proc/sys/kernel/hostname":       "machine\n",
 	}
 	for i := range devices {
-		at := fmt.Sprintf("sys/bus/pci/devices/0000:%02x:00.0/", 0x10+i)
+		at := fmt.Sprintf("sys/bus/pci/devices/0000:%02x:00.0/", firstBus+i)
 		for file, text := range map[string]string{
-			"uevent": fmt.Sprintf("DRIVER=nvidia\nPCI_CLASS=30200\nPCI_ID=10DE:2335\nPCI_SUBSYS_ID=10DE:18BE\nPCI_SLOT_NAME=0000:%02x:00.0\n", 0x10+i),
+			"uevent": fmt.Sprintf("DRIVER=nvidia\nPCI_CLASS=30200\nPCI_ID=10DE:2335\nPCI_SUBSYS_ID=10DE:18BE\nPCI_SLOT_NAME=0000:%02x:00.0\n", firstBus+i),
 			"vendor": "0x10de\n", "device": "0x2335\n", "class": "0x030200\n", "revision": "0xa1\n", "numa_node": "0\n",
 			"subsystem_vendor": "0x10de\n", "subsystem_device": "0x18be\n", "current_link_width": "16\n", "max_link_width": "16\n",
 			"current_link_speed": "32.0 GT/s PCIe\n", "max_link_speed": "32.0 GT/s PCIe\n",

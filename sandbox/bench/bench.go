@@ -101,12 +101,14 @@ type Report struct {
 	Pods    int     `json:"pods"`
 	Lines   int     `json:"lines"`
 	// Visible and Quarantine are the times from a kernel line, and those of a bare client's writes.
-	Visible    Pair      `json:"visible"`
-	Quarantine Pair      `json:"quarantine"`
-	Requests   *Requests `json:"requests"`
-	Burst      *Burst    `json:"burst,omitempty"`
-	Usage      []Usage   `json:"usage"`
-	Idle       *Idle     `json:"idle,omitempty"`
+	Visible    Pair `json:"visible"`
+	Quarantine Pair `json:"quarantine"`
+	// Kmsg are the times from a line in the real /dev/kmsg to the fault in the API.
+	Kmsg     Spread    `json:"kmsg"`
+	Requests *Requests `json:"requests"`
+	Burst    *Burst    `json:"burst,omitempty"`
+	Usage    []Usage   `json:"usage"`
+	Idle     *Idle     `json:"idle,omitempty"`
 	// Missing says what could not be measured, and why.
 	Missing []string `json:"missing,omitempty"`
 }
@@ -185,7 +187,7 @@ func small(ctx context.Context, o Options, r *Report) error {
 		if r.Requests, err = c.countRequests(ctx, audit); err != nil {
 			return err
 		}
-		return c.agentUsage(ctx, r)
+		return errors.Join(c.agentUsage(ctx, r), c.kmsgDelays(ctx, r))
 	})
 }
 

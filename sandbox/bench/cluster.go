@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,7 +47,7 @@ type cluster struct {
 	wg     sync.WaitGroup
 	// fault, rule and phase take what was seen, by node, with the time.
 	fault, rule *sightings
-	phase       *sightings
+	phase, line *sightings
 }
 
 // newCluster ends the controller, which would look after what the bare client writes, and begins to watch.
@@ -67,7 +68,7 @@ func newCluster(ctx context.Context, s *sandbox.Sandbox, o Options) (*cluster, e
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	c := &cluster{s: s, o: o, client: made, fault: newSightings(), rule: newSightings(), phase: newSightings()}
+	c := &cluster{s: s, o: o, client: made, fault: newSightings(), rule: newSightings(), phase: newSightings(), line: newSightings()}
 	ctx, c.cancel = context.WithCancel(ctx)
 	for _, list := range []client.ObjectList{&v1alpha1.NodeHealthList{}, &resourcev1.DeviceTaintRuleList{}, &v1alpha1.RemediationList{}} {
 		// From now on: what is there already was seen by nobody. A page tells the version.
@@ -141,6 +142,7 @@ func (c *cluster) see(kind watch.EventType, object runtime.Object, now time.Time
 	case *v1alpha1.NodeHealth:
 		if len(object.Status.Faults) > 0 {
 			c.fault.see(object.Name, now)
+			c.seeLines(object, now)
 		}
 	case *resourcev1.DeviceTaintRule:
 		if kind == watch.Added {
@@ -148,6 +150,20 @@ func (c *cluster) see(kind watch.EventType, object runtime.Object, now time.Time
 		}
 	case *v1alpha1.Remediation:
 		c.phase.see(object.Spec.Node+"/"+string(object.Status.Phase), now)
+	}
+}
+
+// seeLines notes each fault of a machine that is looked at by itself.
+func (c *cluster) seeLines(h *v1alpha1.NodeHealth, now time.Time) {
+	if !strings.HasPrefix(h.Name, machinePrefix) {
+		return
+	}
+	addresses := map[string]string{}
+	for i := range h.Status.Devices {
+		addresses[h.Status.Devices[i].ID] = h.Status.Devices[i].PCI
+	}
+	for _, f := range h.Status.Faults {
+		c.line.see(lineKey(h.Name, f.Code, addresses[f.Device]), now)
 	}
 }
 

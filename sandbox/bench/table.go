@@ -17,6 +17,11 @@ func (r *Report) Print(w io.Writer) error {
 		r.Machine.CPUs, float64(r.Machine.MemoryMiB)/1024, r.Machine.LoadBefore, r.Machine.LoadAfter)
 	line("what", "ratio", "measured", "baseline", "aim")
 	r.delays(line)
+	if r.Kmsg.N > 0 {
+		what := "line in /dev/kmsg to fault in the API, by an agent process"
+		line(fmt.Sprintf("%s, p50 of %d", what, r.Kmsg.N), ratio(r.Kmsg.P50, r.Visible.Baseline.P50), milliseconds(r.Kmsg.P50), milliseconds(r.Visible.Baseline.P50), "under 100 ms")
+		line("  p99", ratio(r.Kmsg.P99, r.Visible.Baseline.P99), milliseconds(r.Kmsg.P99), milliseconds(r.Visible.Baseline.P99), "")
+	}
 	if b := r.Burst; b != nil {
 		line(fmt.Sprintf("%d faults at once in %d nodes, to the last quarantine", r.Faults, r.Nodes), ratio(b.Seconds, b.Bare),
 			fmt.Sprintf("%.1f s", b.Seconds), fmt.Sprintf("%.1f s", b.Bare), "under 1.5 times")

@@ -28,6 +28,7 @@ const tick = time.Second / 100
 // process is a program under measurement.
 type process struct {
 	what string
+	node string
 	cmd  *exec.Cmd
 	dir  string // removed with it
 }
