@@ -53,6 +53,9 @@ type Options struct {
 	Times Times
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
+	// DriverVersion is the NVIDIA driver's, 580.105.08 say. It is only needed where the log no longer has the line that
+	// the driver starts with, and that line wins.
+	DriverVersion string
 	// AcceptInjected believes every facility. Any process that can open /dev/kmsg can then ask for a reboot: it is for
 	// tests, off by default, and shows in Stats.
 	AcceptInjected bool
@@ -253,6 +256,9 @@ func (c *Check) load(ctx context.Context, boot string) error {
 	}
 	if s.BootID != boot {
 		s = State{BootID: boot}
+	}
+	if s.Driver == 0 {
+		s.Driver = driverMajor([]byte(c.o.DriverVersion))
 	}
 	c.state, c.loads = s, 0
 	return nil

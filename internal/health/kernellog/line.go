@@ -1,12 +1,6 @@
 package kernellog
 
-import (
-	"bytes"
-	"fmt"
-	"strings"
-
-	"github.com/roundhouse-dev/roundhouse/internal/machine"
-)
+import "fmt"
 
 // Kind is what a line says.
 type Kind uint8
@@ -30,6 +24,79 @@ const (
 	NoGPU
 	// UUIDOf maps an address to a UUID; no fault.
 	UUIDOf
+	// DriverLoaded says which NVIDIA driver was loaded; no fault.
+	DriverLoaded
+
+	// AMDReset says that the amdgpu driver resets a GPU.
+	AMDReset
+	// AMDResetDone says that it has done so: what a reset of the GPU ends is over. No fault.
+	AMDResetDone
+	// AMDResetFailed says that it could not.
+	AMDResetFailed
+	// AMDRingTimeout says that a job on a GPU did not end in time.
+	AMDRingTimeout
+	// AMDUncorrectable and AMDCorrectable say that a GPU's hardware found errors in itself.
+	AMDUncorrectable
+	// AMDCorrectable is of errors that the hardware has corrected.
+	AMDCorrectable
+	// AMDBadPages says that a GPU has retired as much memory as it may, or nearly.
+	AMDBadPages
+	// AMDReplace says that the driver asks for the GPU to be replaced, and does not use it.
+	AMDReplace
+	// AMDLost says that a GPU no longer answers.
+	AMDLost
+	// AMDVRAMLost says that a reset has lost the contents of a GPU's memory.
+	AMDVRAMLost
+	// AMDSMUHung says that the processor which manages a GPU's power does not answer.
+	AMDSMUHung
+
+	// PCIeCorrected is an error on the bus that the link has corrected.
+	PCIeCorrected
+	// PCIeNonFatal is one that lost a transaction and left the link working.
+	PCIeNonFatal
+	// PCIeFatal is one after which the link cannot be relied on.
+	PCIeFatal
+	// PCIeRecoveryFailed says that the kernel could not make a device work again after one.
+	PCIeRecoveryFailed
+	// PCIeContained says that a port cut off what is below it, to contain an error.
+	PCIeContained
+	// PCIeSlotDown says that a hot-plug slot has lost its link or its card.
+	PCIeSlotDown
+
+	// OOMKilled says that the kernel killed a process because the machine had no memory left.
+	OOMKilled
+	// CgroupOOMKilled says that it did so because a control group, a container say, had used up its own.
+	CgroupOOMKilled
+	// HungTask says that a task has been waiting in the kernel for minutes.
+	HungTask
+	// SoftLockup says that a processor has run kernel code for so long that nothing else could.
+	SoftLockup
+	// HardLockup says that one does not even take interrupts.
+	HardLockup
+	// RCUStall says that a processor holds up the kernel's own clean-up.
+	RCUStall
+	// KernelOops says that kernel code made an error that killed what it ran for.
+	KernelOops
+	// KernelPanic says that the kernel has given up.
+	KernelPanic
+	// HardwareCorrected is a machine check, or an error that the firmware reports, without harm.
+	HardwareCorrected
+	// HardwareUncorrected is one with harm.
+	HardwareUncorrected
+	// MachineCheckLogged says that there were machine checks, and not which.
+	MachineCheckLogged
+	// MemoryCorrected is an error of the host's memory that was corrected.
+	MemoryCorrected
+	// MemoryUncorrected is one that was not.
+	MemoryUncorrected
+	// ReadOnlyFilesystem says that a filesystem no longer takes writes, because of an error.
+	ReadOnlyFilesystem
+	// NVMeReset says that an NVMe controller does not answer and is being reset.
+	NVMeReset
+	// NVMeFailed says that this did not help, and that the disk is gone.
+	NVMeFailed
+
+	kinds
 )
 
 // Address is a PCI address; comparable, and made without allocating.
@@ -54,6 +121,12 @@ const (
 	RecoveryReboot
 	RecoveryDrainP2P
 	RecoveryDrainAndReset
+	// RecoveryIMEX asks for the service that shares memory between nodes to be restored.
+	RecoveryIMEX
+	// RecoveryBusReset asks for a reset of the GPU by way of the bus.
+	RecoveryBusReset
+	// RecoverySystemReboot asks for a reboot of the whole system.
+	RecoverySystemReboot
 )
 
 // Fatality is the driver's word on an NVLink or NVSwitch error.
@@ -64,7 +137,15 @@ const (
 	FatalityUnsaid Fatality = iota
 	Fatal
 	NonFatal
+	// Correctable is of NVSwitches only.
+	Correctable
 )
+
+// Link is the number of an NVLink plus one, as the device that tells of it counts its own; 0 is none.
+type Link uint8
+
+// maxLink bounds the numbers: an NVSwitch has 64 links or fewer, a GPU 18.
+const maxLink = 127
 
 // Line is what could be read of one line without reading anything that a process chose.
 type Line struct {
@@ -81,255 +162,70 @@ type Line struct {
 	Recovery Recovery
 	// Fatality is of SXids and of Xids 144 to 150.
 	Fatality Fatality
+	// Link is of SXids and of Xids 74 and 144 to 150.
+	Link Link
+	// Unit is the part of the NVLink hardware that Xids 144 to 150 name; 0 for one that is not known.
+	Unit Unit
+	// Registers are those of Xids 74 and 144 to 150, where HasRegisters says that all there should be were read.
+	Registers    [7]uint32
+	HasRegisters bool
+	// Driver is the first number of the driver's version: of DriverLoaded. Elsewhere State fills it in, since the
+	// registers of Xids 144 to 150 depend on it; 0 where it is not known.
+	Driver int
 	// UUID is of UUIDOf.
 	UUID string
 }
 
-// ParseLine reads the escaped text of a kernel record. Every pattern is anchored at its start.
+// ParseLine reads the escaped text of a kernel record. Every pattern is anchored at its start, and none can be met by the
+// 15 bytes that a process may choose for the start of a kernel line, its name, with the kernel's own words after it.
 func ParseLine(text []byte) Line {
-	if rest, ok := bytes.CutPrefix(text, []byte("NVRM: ")); ok {
-		return parseNVRM(rest)
-	}
-	if rest, ok := bytes.CutPrefix(text, []byte("nvidia-nvswitch")); ok {
-		return parseNVSwitch(rest)
-	}
-	return Line{}
-}
-
-func parseNVRM(rest []byte) Line {
-	if r, ok := bytes.CutPrefix(rest, []byte("Xid (")); ok {
-		return parseXid(r)
-	}
-	if r, ok := bytes.CutPrefix(rest, []byte("GPU at PCI:")); ok {
-		return parseUUID(r)
-	}
-	if r, ok := bytes.CutPrefix(rest, []byte("GPU ")); ok {
-		return parseGPU(r)
-	}
-	if r, ok := bytes.CutPrefix(rest, []byte("The NVIDIA GPU ")); ok {
-		return parseTheGPU(r)
-	}
-	if r, ok := bytes.CutPrefix(rest, []byte("Rate limiting GSP RPC error prints for GPU at PCI:")); ok {
-		if a, _, ok := parseAddress(r); ok {
-			return Line{Kind: GSPRateLimited, Address: a}
-		}
+	if len(text) == 0 {
 		return Line{}
 	}
-	switch {
-	case bytes.HasPrefix(rest, []byte("The NVIDIA probe routine failed for ")):
-		return Line{Kind: ProbeFailed}
-	case bytes.HasPrefix(rest, []byte("No NVIDIA GPU found")):
-		return Line{Kind: NoGPU}
-	}
-	return Line{}
-}
-
-// parseXid reads "PCI:0000:18:00 GPU-I:05 GPU-CI:01): 79, ..." after "Xid (".
-func parseXid(b []byte) Line {
-	b = bytes.TrimPrefix(b, []byte("PCI:"))
-	a, b, ok := parseAddress(b)
-	if !ok {
-		return Line{}
-	}
-	// A MIG instance is part of the GPU at this address, and the GPU is what can be repaired.
-	for _, part := range [...]string{" GPU-I:", " GPU-CI:"} {
-		if r, found := bytes.CutPrefix(b, []byte(part)); found {
-			n, r := digits(r)
-			if n < 0 {
-				return Line{}
-			}
-			b = r
+	if text[0] == 'N' {
+		if rest, ok := after(text, "NVRM: "); ok {
+			return parseNVRM(rest)
 		}
 	}
-	code, b, ok := parseCode(b)
-	if !ok {
-		return Line{}
+	if text[0] == 'n' {
+		if rest, ok := after(text, "nvidia-nvswitch"); ok {
+			return parseNVSwitch(rest)
+		}
 	}
-	l := Line{Kind: Xid, Address: a, Code: code}
-	b, l.Named = beforeName(b)
-	if l.Named {
-		return l
+	if kind := parseHost(text); kind != None {
+		return Line{Kind: kind}
 	}
-	l.CausedBy = causedBy(b)
-	switch {
-	case code == 154:
-		l.Recovery = recovery(b)
-	case code >= 144 && code <= 150:
-		l.Fatality = nvlinkFatality(b)
-	}
-	return l
+	return parseDevice(text)
 }
 
-// parseCode reads "): 79, " and returns the code and what follows.
-func parseCode(b []byte) (int, []byte, bool) {
-	b, ok := bytes.CutPrefix(b, []byte("): "))
-	if !ok {
-		return 0, nil, false
+// after is what follows the prefix.
+func after(b []byte, prefix string) (rest []byte, ok bool) {
+	if !starts(b, prefix) {
+		return nil, false
 	}
-	code, b := digits(b)
-	if code <= 0 || len(b) > 0 && b[0] != ',' {
-		return 0, nil, false
-	}
-	return code, bytes.TrimPrefix(b, []byte(", ")), true
+	return b[len(prefix):], true
 }
 
-// beforeName drops the process from the front of a message. Where the kernel names one, nothing is left: the name ends
-// nowhere in particular. pid='<unknown>' is the driver's, since a process's own pid is always a number.
-func beforeName(b []byte) (message []byte, named bool) {
-	if r, ok := bytes.CutPrefix(b, []byte("pid='<unknown>', name=<unknown>, ")); ok {
-		return r, false
-	}
-	r, ok := bytes.CutPrefix(b, []byte("pid="))
-	if !ok {
-		return b, bytes.HasPrefix(b, []byte("name="))
-	}
-	_, r = digits(r)
-	r, ok = bytes.CutPrefix(r, []byte(", "))
-	if !ok || bytes.HasPrefix(r, []byte("name=")) {
-		return nil, true
-	}
-	return r, false
+func starts(b []byte, prefix string) bool {
+	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
 }
 
-// causedBy reads " caused by previous Xid 79" at the end of a message.
-func causedBy(b []byte) int {
-	i := bytes.LastIndex(b, []byte(" caused by previous Xid "))
-	if i < 0 {
-		return 0
-	}
-	n, rest := digits(b[i+len(" caused by previous Xid "):])
-	if len(bytes.Trim(rest, ". ")) > 0 || n < 0 {
-		return 0
-	}
-	return n
-}
-
-// recovery reads "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)". The words decide: the
-// numbers are the driver's internal ones.
-func recovery(b []byte) Recovery {
-	b, ok := bytes.CutPrefix(b, []byte("GPU recovery action changed from 0x"))
-	if !ok {
-		return RecoveryUnknown
-	}
-	_, b, ok = bytes.Cut(b, []byte(") to 0x"))
-	if !ok {
-		return RecoveryUnknown
-	}
-	_, b, ok = bytes.Cut(b, []byte(" ("))
-	if !ok {
-		return RecoveryUnknown
-	}
-	words, _, ok := bytes.Cut(b, []byte(")"))
-	if !ok {
-		return RecoveryUnknown
-	}
-	switch string(words) {
-	case "None":
-		return RecoveryNone
-	case "GPU Reset Required":
-		return RecoveryReset
-	case "Node Reboot Required":
-		return RecoveryReboot
-	case "Drain P2P":
-		return RecoveryDrainP2P
-	case "Drain and Reset":
-		return RecoveryDrainAndReset
-	}
-	return RecoveryUnknown
-}
-
-// nvlinkFatality reads "RLW_RXPIPE Nonfatal XC0 i0 Link 02 (...)": the second word.
-func nvlinkFatality(b []byte) Fatality {
-	_, b, _ = bytes.Cut(b, []byte(" "))
-	b = bytes.TrimLeft(b, " ")
-	switch {
-	case bytes.HasPrefix(b, []byte("Fatal ")):
-		return Fatal
-	case bytes.HasPrefix(b, []byte("Nonfatal ")):
-		return NonFatal
-	}
-	return FatalityUnsaid
-}
-
-// parseGPU reads "0000:18:00.0: RmInitAdapter failed! ..." after "GPU ".
-func parseGPU(b []byte) Line {
-	a, b, ok := parseAddress(b)
-	switch {
-	case !ok:
-	case bytes.HasPrefix(b, []byte(": GPU has fallen off the bus")):
-		return Line{Kind: OffBus, Address: a}
-	case bytes.HasPrefix(b, []byte(": RmInitAdapter failed!")):
-		return Line{Kind: InitFailed, Address: a}
-	}
-	return Line{}
-}
-
-// parseTheGPU reads "0000:18:00.0\nNVRM: (PCI ID: ...) installed in this system has\nNVRM: fallen off the bus and is not
-// responding to commands."; the same start with another end says that the GPU is not supported.
-func parseTheGPU(b []byte) Line {
-	a, b, ok := parseAddress(b)
-	if ok && bytes.Contains(b, []byte("fallen off the bus and is not responding")) {
-		return Line{Kind: OffBus, Address: a}
-	}
-	return Line{}
-}
-
-// parseUUID reads "0000:18:00: GPU-..." after "GPU at PCI:".
-func parseUUID(b []byte) Line {
-	a, b, ok := parseAddress(b)
-	if !ok {
-		return Line{}
-	}
-	b, ok = bytes.CutPrefix(b, []byte(": "))
-	if !ok || len(b) < uuidLen || !machine.IsGPUUUID(string(b[:uuidLen])) {
-		return Line{}
-	}
-	return Line{Kind: UUIDOf, Address: a, UUID: strings.Replace(strings.ToLower(string(b[:uuidLen])), "gpu", "GPU", 1)}
-}
-
-// uuidLen is "GPU-" and a UUID.
-const uuidLen = 40
-
-// parseNVSwitch reads "3: SXid (PCI:0000:05:00.0): 12028, Non-fatal, Link 32 ..." after "nvidia-nvswitch".
-func parseNVSwitch(b []byte) Line {
-	_, b = digits(b)
-	b, ok := bytes.CutPrefix(b, []byte(": SXid (PCI:"))
-	if !ok {
-		return Line{}
-	}
-	a, b, ok := parseAddress(b)
-	if !ok {
-		return Line{}
-	}
-	code, b, ok := parseCode(b)
-	if !ok {
-		return Line{}
-	}
-	l := Line{Kind: SXid, Address: a, Code: code}
-	switch {
-	case bytes.HasPrefix(b, []byte("Fatal,")):
-		l.Fatality = Fatal
-	case bytes.HasPrefix(b, []byte("Non-fatal,")):
-		l.Fatality = NonFatal
-	case bytes.HasPrefix(b, []byte("Severity ")), bytes.HasPrefix(b, []byte("Data {")):
-		// The driver logs an error's registers as lines of the same form after it; they are not further errors.
-		return Line{}
-	}
-	return l
+func ends(b []byte, suffix string) bool {
+	return len(b) >= len(suffix) && string(b[len(b)-len(suffix):]) == suffix
 }
 
 // parseAddress reads "0000:18:00" with or without ".0".
 func parseAddress(b []byte) (a Address, rest []byte, ok bool) {
 	domain, b, ok1 := hexField(b, 8)
-	b, ok2 := bytes.CutPrefix(b, []byte(":"))
+	b, ok2 := after(b, ":")
 	bus, b, ok3 := hexField(b, 2)
-	b, ok4 := bytes.CutPrefix(b, []byte(":"))
+	b, ok4 := after(b, ":")
 	device, b, ok5 := hexField(b, 2)
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || device > 31 {
 		return Address{}, nil, false
 	}
 	a = Address{Domain: domain, Bus: uint8(bus), Device: uint8(device)}
-	if r, found := bytes.CutPrefix(b, []byte(".")); found {
+	if r, found := after(b, "."); found {
 		function, r, ok := hexField(r, 1)
 		if !ok || function > 7 {
 			return Address{}, nil, false

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
 )
@@ -45,6 +43,9 @@ type State struct {
 	Next uint64 `json:"next"`
 	// Faults are open, in the order they were first seen.
 	Faults []Open `json:"faults,omitempty"`
+	// Driver is the first number of the version of the NVIDIA driver, 580 say, as the log told it or the options did; 0
+	// where it is not known.
+	Driver int `json:"driver,omitempty"`
 	// UUIDs maps PCI addresses to the UUIDs the driver logged.
 	UUIDs map[string]string `json:"uuids,omitempty"`
 	// Dropped counts the faults that did not fit.
@@ -64,8 +65,12 @@ type Open struct {
 	// Repeats counts the times it came again, each at least Times.RepeatAfter after the one before, from Mark on.
 	Repeats int64     `json:"repeats,omitempty"`
 	Mark    time.Time `json:"mark"`
+	// Run is when the lines that come without a pause of Times.Burst began; First where that is not kept.
+	Run time.Time `json:"run,omitzero"`
 	// CausedBy is the Xid the driver said came first.
 	CausedBy int `json:"causedBy,omitempty"`
+	// Links counts by link, for lines that name one.
+	Links map[Link]int64 `json:"links,omitempty"`
 }
 
 // Change says what a line did to the state.
@@ -81,30 +86,49 @@ const (
 
 // Apply folds in one line of that time. text is the record's, for evidence.
 func (s *State) Apply(l Line, text []byte, at time.Time, t Times) Change {
-	if l.Kind == UUIDOf {
+	switch {
+	case l.Kind == UUIDOf:
 		return s.learnUUID(l)
-	}
-	if l.Kind == Xid && l.Code == 154 && l.Recovery == RecoveryNone {
+	case l.Kind == DriverLoaded:
+		return s.learnDriver(l.Driver)
+	case l.Kind == AMDResetDone, l.Kind == Xid && l.Code == 154 && l.Recovery == RecoveryNone:
 		return s.recovered(l.Address)
 	}
+	l.Driver = s.Driver
 	code, entry, ok := Describe(l)
 	if !ok {
 		return Unchanged
 	}
-	i := slices.IndexFunc(s.Faults, func(o Open) bool { return o.Address == l.Address && o.Code == code })
-	if i < 0 {
-		return s.open(Open{
-			Entry: entry, Code: code, Address: l.Address, OnNode: l.Kind == ProbeFailed || l.Kind == NoGPU,
-			First: at, Last: at, Count: 1, Mark: at, CausedBy: l.CausedBy, Evidence: health.Bound(string(text), health.MaxEvidence),
-		})
+	for i := range s.Faults {
+		if o := &s.Faults[i]; o.Address == l.Address && o.Code == code {
+			return o.again(entry, l, text, at, t)
+		}
 	}
-	return s.Faults[i].again(entry, l, text, at, t)
+	o := Open{
+		Entry: entry, Code: code, Address: l.Address, OnNode: byKind[l.Kind].onNode,
+		First: at, Last: at, Run: at, Count: 1, Mark: at, CausedBy: l.CausedBy, Evidence: health.Bound(string(text), health.MaxEvidence),
+	}
+	o.countLink(l.Link)
+	return s.open(o)
+}
+
+// learnDriver keeps the driver's version. It is saved at once, since what the registers of a later line mean depends on it.
+func (s *State) learnDriver(major int) Change {
+	if s.Driver == major {
+		return Unchanged
+	}
+	s.Driver = major
+	return Changed
 }
 
 // again counts a fault that is open. The worse of two descriptions stands, except that Xid 154 says what holds now.
 func (o *Open) again(e Entry, l Line, text []byte, at time.Time, t Times) Change {
 	change := Counted
 	o.Count++
+	o.countLink(l.Link)
+	if at.Sub(o.Last) > t.Burst {
+		o.Run = at
+	}
 	if at.After(o.Last) {
 		o.Last = at
 	}
@@ -114,10 +138,42 @@ func (o *Open) again(e Entry, l Line, text []byte, at time.Time, t Times) Change
 			change = Changed
 		}
 	}
-	if e != o.Entry && (l.Kind == Xid && l.Code == 154 || severityRank(e.Severity) > severityRank(o.Severity)) {
+	if e != o.Entry && (l.Kind == Xid && l.Code == 154 || e.worse(o.Entry)) {
 		o.Entry, o.Evidence, change = e, health.Bound(string(text), health.MaxEvidence), Changed
 	}
 	return change
+}
+
+func (o *Open) countLink(l Link) {
+	if l == 0 {
+		return
+	}
+	if o.Links == nil {
+		o.Links = make(map[Link]int64)
+	}
+	o.Links[l]++
+}
+
+// worse says that a description is more severe than another of the same fault, or as severe and recommends more.
+func (e Entry) worse(than Entry) bool {
+	return cmp.Or(
+		cmp.Compare(severityRank(e.Severity), severityRank(than.Severity)),
+		cmp.Compare(recommendationRank(e), recommendationRank(than)),
+	) > 0
+}
+
+// recommendationRank orders what NVLink errors recommend, the only ones whose lines differ in that alone.
+func recommendationRank(e Entry) int {
+	switch e.Recommended {
+	case v1alpha1.RecommendRestartApplication:
+		return 1
+	case v1alpha1.RecommendHuman:
+		return 3 - min(int(e.OnLink), 1)
+	case v1alpha1.RecommendReboot:
+		return 4
+	default:
+		return 0
+	}
 }
 
 // open adds a fault. A full list gives up its least important one; what is less important than all is only counted.
@@ -158,10 +214,17 @@ func (o Open) severity() v1alpha1.Severity {
 }
 
 func (o Open) recommended() v1alpha1.Recommendation {
-	if o.Repeat && o.Repeats == 0 {
+	if o.Repeat && o.Repeats == 0 || o.OnLink > 0 && o.mostOnALink() <= o.OnLink {
 		return v1alpha1.RecommendNone
 	}
 	return o.Recommended
+}
+
+func (o Open) mostOnALink() (most int64) {
+	for _, n := range o.Links {
+		most = max(most, n)
+	}
+	return most
 }
 
 // clearedBy lets a disputed code that never came again end by itself.
@@ -195,8 +258,8 @@ func (s *State) learnUUID(l Line) Change {
 	return Changed
 }
 
-// recovered is Xid 154 back to None: the driver says that the GPU needs nothing, so what a reset would have cleared is
-// over. What only a boot clears stands: a GPU off the bus does not come back by itself.
+// recovered is Xid 154 back to None, or amdgpu's own reset: the driver says that the GPU needs nothing, so what a reset
+// would have cleared is over. What only a boot clears stands: a GPU off the bus does not come back by itself.
 func (s *State) recovered(a Address) Change {
 	return s.drop(func(o Open) bool {
 		return !o.OnNode && o.Address == a && (o.ClearedBy == health.ClearedByReset || o.Code == "Xid154")
@@ -231,91 +294,4 @@ func (s *State) drop(gone func(Open) bool) Change {
 		return Unchanged
 	}
 	return Changed
-}
-
-// Findings is what stands, with the cause of each device's faults named. It recommends what the driver's own Xid 154
-// says where there is one, and the catalogue's action where there is none.
-func (s *State) Findings(check string, t Times) []health.Finding {
-	if len(s.Faults) == 0 {
-		return nil
-	}
-	out := make([]health.Finding, len(s.Faults))
-	for i, o := range s.Faults {
-		cause := s.causeOf(o, t)
-		f := v1alpha1.Fault{
-			Code: o.Code, Check: check, Class: o.Class, Severity: o.severity(), Recommended: o.recommended(),
-			FirstSeen: metav1.NewTime(o.First.Truncate(time.Second)), LastSeen: metav1.NewTime(o.Last.Truncate(time.Second)),
-			Count: o.Count, Root: cause == nil, Evidence: o.Evidence,
-		}
-		if cause != nil {
-			f.CausedBy = cause.Code
-		} else if r := s.recoveryFor(o); r != nil {
-			f.Recommended = r.Recommended
-		}
-		out[i] = health.Finding{Fault: f, ClearedBy: o.clearedBy()}
-		if !o.OnNode {
-			out[i].PCI = o.Address.String()
-		}
-	}
-	return out
-}
-
-// causeOf is the root that o is a consequence of; nil when o is a root itself. The root is what matters most of what can
-// explain o, or, where the driver says what that was caused by, the start of that chain.
-func (s *State) causeOf(o Open, t Times) *Open {
-	if o.OnNode {
-		return nil
-	}
-	top := &o
-	for i := range s.Faults {
-		p := &s.Faults[i]
-		if p.Address == o.Address && !p.OnNode && p.explains(o, t) && p.compare(*top) > 0 {
-			top = p
-		}
-	}
-	// At most as many steps as there are faults: the lines could name each other in a circle.
-	for range s.Faults {
-		before := s.xid(o.Address, top.CausedBy)
-		if before == nil || before.Code == top.Code {
-			break
-		}
-		top = before
-	}
-	if top.Code == o.Code {
-		return nil
-	}
-	return top
-}
-
-// xid is the open fault of that Xid on the device.
-func (s *State) xid(a Address, code int) *Open {
-	if code == 0 {
-		return nil
-	}
-	for i := range s.Faults {
-		if p := &s.Faults[i]; p.Address == a && !p.OnNode && p.Code == xidCode(code) {
-			return p
-		}
-	}
-	return nil
-}
-
-// explains says whether other can be o's doing by its time: it was last seen in o's burst or after that began. Only a
-// Critical fault goes on explaining for as long as it stands: a device that is off the bus makes errors until it is back.
-func (o Open) explains(other Open, t Times) bool {
-	if other.Last.Before(o.First.Add(-t.Burst)) {
-		return false
-	}
-	return o.severity() == v1alpha1.SeverityCritical || !other.Last.After(o.Last.Add(t.Burst))
-}
-
-// recoveryFor is the open Xid 154 of the device, when it recommends something.
-func (s *State) recoveryFor(o Open) *Open {
-	if o.OnNode {
-		return nil
-	}
-	if p := s.xid(o.Address, 154); p != nil && p.Recommended != v1alpha1.RecommendNone {
-		return p
-	}
-	return nil
 }
