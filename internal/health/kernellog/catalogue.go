@@ -66,7 +66,6 @@ func (e Entry) rank(n int) Entry                             { e.Rank = n; retur
 func (e Entry) ifRepeated() Entry                            { e.Repeat = true; return e }
 func (e Entry) onLink(n int64) Entry                         { e.OnLink = n; return e }
 func (e Entry) wide() Entry                                  { e.Wide = true; return e }
-func (e Entry) peer() Entry                                  { e.Peer = true; return e }
 func (e Entry) until(c health.ClearedBy) Entry               { e.ClearedBy = c; return e }
 
 // xidGroups is the catalogue: the groups of immediate actions, in NVIDIA's words as comments.
@@ -276,7 +275,11 @@ func xidEntry(l Line) Entry {
 	case l.Code == 154:
 		return recoveryEntry(l.Recovery)
 	case l.Code == 74:
-		return nvlinkEntry(nvlinkAction(l), l.Fatality).peer()
+		a := nvlinkAction(l)
+		e := nvlinkEntry(a, l.Fatality)
+		// A link goes down at both ends. What the registers say of this end is this end's.
+		e.Peer = a == undecided || a == nvSympathetic || a == nvFabric
+		return e
 	case isNVLink5(l.Code):
 		return nvlinkEntry(nvlink5Action(l), l.Fatality)
 	}
@@ -308,7 +311,9 @@ func nvlinkEntry(a action, f Fatality) Entry {
 	case nvReset:
 		return resetGPU.class(v1alpha1.ClassFabric).rank(55)
 	case nvResetPeer:
-		return resetGPU.class(v1alpha1.ClassFabric).rank(52).peer()
+		e := resetGPU.class(v1alpha1.ClassFabric).rank(52)
+		e.Peer = true
+		return e
 	case nvFabric:
 		// The GPUs and the switches between them have to be reset together, which is what a reboot does.
 		return rebootNode.class(v1alpha1.ClassFabric).until(health.ClearedByReset).rank(54)

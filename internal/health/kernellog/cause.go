@@ -83,41 +83,40 @@ func (s *State) ownCause(o Open, t Times) *Open {
 	return top
 }
 
-// farCause is what matters most of what can explain o and is not on its device.
+// farCause is what matters most of what can explain o and is not on its device: a switch or the host, else another GPU.
 func (s *State) farCause(o Open, t Times) *Open {
-	top := &o
-	for i := range s.Faults {
-		p := &s.Faults[i]
-		if (p.OnNode || p.Address != o.Address) && p.reaches(o, t) && p.compare(*top) > 0 {
-			top = p
+	for _, reaches := range [...]func(Open, Open, Times) bool{Open.reaches, Open.isOtherEnd} {
+		top := &o
+		for i := range s.Faults {
+			p := &s.Faults[i]
+			if (p.OnNode || p.Address != o.Address) && reaches(*p, o, t) && p.compare(*top) > 0 {
+				top = p
+			}
+		}
+		if top != &o {
+			return top
 		}
 	}
-	if top == &o {
-		return nil
-	}
-	return top
+	return nil
 }
 
-// reaches says whether o can explain what happens on another device.
-//
-// A wide fault is a switch's or the host's. All it does to an application's error it does to the clean-up after one, which
-// Xid 45 is; what the application itself may have done it explains only where it is Critical. A switch explains errors of
-// the links to it as well. And a GPU's word about the other end of a link is explained by what is Critical on another GPU
-// in the same burst.
+// reaches says whether o, a fault of a switch or of the host, explains what happens on a device. It may have caused any
+// clean-up, which Xid 45 is, in its burst. What an application may have done by itself it explains only where it is
+// Critical, and so does a switch the errors of the links to it.
 func (o Open) reaches(other Open, t Times) bool {
-	critical := o.severity() == v1alpha1.SeverityCritical
-	switch {
-	case o.Wide && other.Wide:
+	if !o.Wide || other.Wide || !o.explains(other, t) {
 		return false
-	case o.Wide && other.Code == xidCode(cleanUp):
-		return o.explains(other, t)
-	case o.Wide && critical:
-		ofLink := other.Class == v1alpha1.ClassFabric && o.Class == v1alpha1.ClassFabric
-		return (other.Class == v1alpha1.ClassApplication || ofLink) && o.explains(other, t)
-	case other.Peer:
-		return critical && !o.OnNode && !o.Peer && o.inBurst(other, t)
 	}
-	return false
+	if o.severity() != v1alpha1.SeverityCritical {
+		return other.Code == xidCode(cleanUp)
+	}
+	return other.Class == v1alpha1.ClassApplication ||
+		other.Class == v1alpha1.ClassFabric && o.Class == v1alpha1.ClassFabric
+}
+
+// isOtherEnd says whether other is a GPU's word about the other end of a link, and o what broke there in the same burst.
+func (o Open) isOtherEnd(other Open, t Times) bool {
+	return other.Peer && !o.Peer && !o.OnNode && o.severity() == v1alpha1.SeverityCritical && o.inBurst(other, t)
 }
 
 // cleanUp is the Xid of the clean-up after any error.

@@ -1,8 +1,8 @@
-// Package kernellog finds faults in the kernel log. It parses records of /dev/kmsg and the lines of the NVIDIA driver,
-// folds them into a state that survives a restart of the agent, and says what stands.
+// Package kernellog finds faults in the kernel log. It parses records of /dev/kmsg and what the drivers of GPUs, PCI Express
+// and the kernel itself say there, folds it into a state that survives a restart of the agent, and says what stands.
 //
-// Two things are not believed. A record whose facility is not the kernel's own was written by a process. And what follows
-// "name=" in a line was chosen by a process, whoever printed it: names hold commas and colons, so nothing is read there.
+// Two things are not believed. A record whose facility is not the kernel's own was written by a process. And the name of a
+// process in a line was chosen by that process, whoever printed it: names hold commas and colons, so nothing is read there.
 // docs/checks/kernel-log.md says what each line means and what clears it.
 package kernellog
 

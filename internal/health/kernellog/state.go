@@ -101,7 +101,12 @@ func (s *State) Apply(l Line, text []byte, at time.Time, t Times) Change {
 	}
 	for i := range s.Faults {
 		if o := &s.Faults[i]; o.Address == l.Address && o.Code == code {
-			return o.again(entry, l, text, at, t)
+			if !o.over(at, t) {
+				return o.again(entry, l, text, at, t)
+			}
+			// It had ended before this line, whether or not a look came in between.
+			s.Faults = slices.Delete(s.Faults, i, i+1)
+			break
 		}
 	}
 	o := Open{
@@ -275,9 +280,12 @@ func (s *State) Reset(address string) Change {
 
 // Expire drops what has been quiet for long enough.
 func (s *State) Expire(now time.Time, t Times) Change {
-	return s.drop(func(o Open) bool {
-		return o.clearedBy() == health.ClearedByQuiet && now.Sub(o.Last) >= o.quiet(t)
-	})
+	return s.drop(func(o Open) bool { return o.over(now, t) })
+}
+
+// over says that it has been quiet for long enough.
+func (o Open) over(now time.Time, t Times) bool {
+	return o.clearedBy() == health.ClearedByQuiet && now.Sub(o.Last) >= o.quiet(t)
 }
 
 func (o Open) quiet(t Times) time.Duration {
