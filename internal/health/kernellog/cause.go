@@ -102,16 +102,18 @@ func (s *State) farCause(o Open, t Times) *Open {
 
 // reaches says whether o, a fault of a switch or of the host, explains what happens on a device. It may have caused any
 // clean-up, which Xid 45 is, in its burst. What an application may have done by itself it explains only where it is
-// Critical, and so does a switch the errors of the links to it.
+// Critical, and so does a switch the errors of the links to it in its burst.
 func (o Open) reaches(other Open, t Times) bool {
-	if !o.Wide || other.Wide || !o.explains(other, t) {
+	if !o.Wide || other.Wide {
 		return false
 	}
-	if o.severity() != v1alpha1.SeverityCritical {
-		return other.Code == xidCode(cleanUp)
+	switch {
+	case o.severity() != v1alpha1.SeverityCritical:
+		return other.Code == xidCode(cleanUp) && o.inBurst(other, t)
+	case other.Class == v1alpha1.ClassApplication:
+		return o.explains(other, t)
 	}
-	return other.Class == v1alpha1.ClassApplication ||
-		other.Class == v1alpha1.ClassFabric && o.Class == v1alpha1.ClassFabric
+	return other.Class == v1alpha1.ClassFabric && o.Class == v1alpha1.ClassFabric && o.inBurst(other, t)
 }
 
 // isOtherEnd says whether other is a GPU's word about the other end of a link, and o what broke there in the same burst.

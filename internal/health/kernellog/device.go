@@ -86,7 +86,7 @@ func parseReceived(b []byte) Line {
 	return Line{Kind: kind, Address: a}
 }
 
-// busSeverity reads a severity as kernels before and since 6.6 write it (aer_error_severity_string).
+// busSeverity reads a severity as older and as newer kernels write it (aer_error_severity_string).
 func busSeverity(b []byte) (Kind, []byte) {
 	for _, s := range [...]struct {
 		text string

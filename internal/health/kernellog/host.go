@@ -106,7 +106,7 @@ func hungTask(b []byte) Kind {
 	return None
 }
 
-// hardLockup reads "3: Watchdog detected hard LOCKUP on cpu 3", of kernels since 6.14.
+// hardLockup reads "3: Watchdog detected hard LOCKUP on cpu 3", of newer kernels.
 func hardLockup(b []byte) Kind {
 	if n, r := digits(b); n >= 0 && starts(r, ": Watchdog detected hard LOCKUP on cpu ") {
 		return HardLockup

@@ -337,6 +337,18 @@ func TestStories(t *testing.T) {
 				"Xid13 0000:18:00.0 Application/Info/RestartApplication x1 caused by SXid20034",
 			},
 		},
+		"a link that breaks at another time than the switch is its own fault": {
+			lines: []told{
+				{0, "nvidia-nvswitch0: SXid (PCI:0000:05:00.0): 20034, Fatal, Link 30 LTSSM Fault Up"},
+				xid(60*sec, gpu0, "149, NETIR_LINK_EVT Fatal XC0 i0 Link 02 (0x004505c6 0x00000000)"),
+				xid(60*sec, gpu1, "45, pid=1, name=a"),
+			},
+			want: []string{
+				"SXid20034 0000:05:00.0 Fabric/Critical/Reboot x1",
+				"Xid149 0000:18:00.0 Fabric/Critical/ResetDevice x1",
+				"Xid45 0000:2a:00.0 Application/Info/RestartApplication x1 caused by SXid20034",
+			},
+		},
 		"one that is not fatal explains clean-ups, and no application's own error": {
 			lines: []told{
 				{0, "nvidia-nvswitch0: SXid (PCI:0000:05:00.0): 12028, Non-fatal, Link 32"},
