@@ -392,7 +392,7 @@ func TestStories(t *testing.T) {
 		"and not the fault of what broke at another time, or of the other side's complaint": {
 			lines: []told{
 				xid(0, gpu0, fell), xid(60*sec, gpu1, "149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x025001c6 0x00000000)"),
-				xid(60*sec, "0000:3a:00", "149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x025001c6 0x00000000)"),
+				xid(61*sec, "0000:3a:00", "149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x025001c6 0x00000000)"),
 			},
 			want: []string{
 				"Xid79 0000:18:00.0 Hardware/Critical/Reboot x1",
@@ -414,6 +414,10 @@ func TestStories(t *testing.T) {
 		"an application's error that keeps coming on one GPU, and on no other, is worth a diagnostic": {
 			lines: every(90*sec, 270*sec, xid(0, gpu0, "31, pid=1, name=a")),
 			want:  []string{"Xid31 0000:18:00.0 Unknown/Info/Human x4"},
+		},
+		"two repeats of it are not enough": {
+			lines: every(90*sec, 180*sec, xid(0, gpu0, "13, pid=1, name=a")),
+			want:  []string{"Xid13 0000:18:00.0 Application/Info/RestartApplication x3"},
 		},
 		"on two GPUs it is the application's": {
 			lines: append(every(90*sec, 270*sec, xid(0, gpu0, "31, pid=1, name=a")), xid(270*sec, gpu1, "31, pid=1, name=a")),
