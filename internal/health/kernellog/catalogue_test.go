@@ -25,6 +25,7 @@ func TestEveryKindIsDescribed(t *testing.T) {
 			continue
 		case Xid, SXid:
 			continue
+		default:
 		}
 		if !fault || e.Class == "" || e.Severity == "" || e.Recommended == "" || e.ClearedBy == "" || e.Rank == 0 {
 			t.Errorf("kind %d, %q, is not filled in: %+v", kind, code, e)

@@ -89,13 +89,10 @@ func nvlinkAction(l Line) action {
 			rest[known.register] &^= known.bits
 		}
 	}
-	if rest == [7]uint32{} {
-		return most
-	}
-	switch most {
-	case nvFabric:
+	switch unknown := rest != [7]uint32{}; {
+	case unknown && most == nvFabric:
 		return nvMechanical
-	case nvIgnore:
+	case unknown && most == nvIgnore:
 		return undecided
 	}
 	return most
