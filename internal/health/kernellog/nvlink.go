@@ -9,7 +9,8 @@ type Unit uint8
 // firstV2 is the driver whose Xids 144 to 150 hold the unit's index elsewhere than those before.
 const firstV2 = 575
 
-// action is what NVIDIA's catalogue says of the registers of an NVLink error.
+// action is what NVIDIA's catalogue says of the registers of an NVLink error. Where several bits are set the last of these
+// counts.
 type action uint8
 
 const (
@@ -23,11 +24,11 @@ const (
 	// nvReset needs the GPU to be reset; nvResetPeer does too, and the error is the other end's.
 	nvReset
 	nvResetPeer
+	// nvSympathetic follows from another error. Where there is none a human should look.
+	nvSympathetic
 	// nvRepeat is worth a human's while when a link does it again; nvParity when it does so a third time.
 	nvRepeat
 	nvParity
-	// nvSympathetic follows from another error. Where there is none a human should look.
-	nvSympathetic
 	// nvMechanical asks for the link's connections to be looked at, and for a diagnostic.
 	nvMechanical
 	// nvFabric needs the whole fabric to be reset.
