@@ -13,6 +13,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/health/track"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -78,9 +79,9 @@ type Check struct {
 
 // state is what survives a restart of the agent. The inventory survives a reboot too; the faults do not.
 type state struct {
-	BootID  string    `json:"bootID"`
-	Known   []Known   `json:"known,omitempty"`
-	Tracked []Tracked `json:"tracked,omitempty"`
+	BootID  string          `json:"bootID"`
+	Known   []Known         `json:"known,omitempty"`
+	Tracked []track.Tracked `json:"tracked,omitempty"`
 }
 
 var _ health.Check = (*Check)(nil)
@@ -109,7 +110,7 @@ func (c *Check) Forget(ctx context.Context, id string) (bool, error) {
 	}
 	n := len(c.state.Known)
 	c.state.Known = slices.DeleteFunc(c.state.Known, func(k Known) bool { return k.ID() == id })
-	c.state.Tracked = slices.DeleteFunc(c.state.Tracked, func(t Tracked) bool { return t.ID == id })
+	c.state.Tracked = slices.DeleteFunc(c.state.Tracked, func(t track.Tracked) bool { return t.ID == id })
 	if len(c.state.Known) == n {
 		return false, nil
 	}
@@ -186,8 +187,7 @@ func (c *Check) load(ctx context.Context) error {
 		c.saveErr = fmt.Errorf("reading %s, inventory starts anew: %w", stateFile, err)
 		return nil
 	}
-	// What was pending is measured anew: nobody looked meanwhile.
-	s.Tracked = slices.DeleteFunc(s.Tracked, func(t Tracked) bool { return !t.Open })
+	s.Tracked = reopened(s.Tracked, c.o.Times)
 	c.state = s
 	return nil
 }
@@ -239,20 +239,17 @@ func (c *Check) fold(seats []Seat, v Verdict) (next time.Duration, changed bool)
 			blind[id[i]] = true
 		}
 	}
-	seen := make([]observation, len(v.Conditions))
+	seen := make([]track.Observation, len(v.Conditions))
 	for i, cond := range v.Conditions {
-		seat := seats[cond.Seat]
-		seen[i] = observation{Condition: cond, id: id[cond.Seat], pci: seat.Address, settle: c.o.Times.Settle}
-		if cond.Link || seat.Seen != nil && seat.Seen.Driver == vfio {
-			seen[i].settle = c.o.Times.LinkSettle
-		}
+		seen[i] = cond.observe(id[cond.Seat], seats[cond.Seat], c.o.Times)
 	}
-	c.state.Tracked, changed, next = track(c.state.Tracked, seen, func(id string) bool { return blind[id] }, c.o.Now(), c.o.Times)
+	unseen := func(id, _ string) bool { return blind[id] }
+	c.state.Tracked, changed, next = track.Fold(c.state.Tracked, seen, unseen, c.o.Now())
 	return next, changed
 }
 
 func (c *Check) result(seats []Seat, v Verdict, driverErr error, next time.Duration) health.Result {
-	r := health.Result{Findings: findings(c.state.Tracked), Devices: inventory(seats, v), Again: next}
+	r := health.Result{Findings: track.Findings(Name, c.state.Tracked), Devices: inventory(seats, v), Again: next}
 	r.Outcome = health.OutcomeOf(r.Findings)
 	var notes []string
 	unread := 0
@@ -351,7 +348,7 @@ func link(seat *Seat, b Baseline) *v1alpha1.Link {
 
 // couldNotLook keeps what stood, and the inventory, of which nothing is known now.
 func (c *Check) couldNotLook(err error) health.Result {
-	r := health.CouldNotLook(reasonOf(err), err, findings(c.state.Tracked))
+	r := health.CouldNotLook(reasonOf(err), err, track.Findings(Name, c.state.Tracked))
 	if c.last != nil {
 		v := Judge(c.last, nil)
 		r.Devices = inventory(c.last, v)
