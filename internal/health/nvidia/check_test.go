@@ -1,0 +1,622 @@
+package nvidia
+
+import (
+	"testing"
+	"time"
+
+	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/machine"
+)
+
+const gpu3 = "0000:5d:00.0"
+
+func TestAHealthyNodePasses(t *testing.T) {
+	for _, name := range []string{"h100x8", "v100x4", "a100x2-mig"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, name)
+			for range 12 {
+				r.all("Passing")
+			}
+		})
+	}
+}
+
+func TestRecoveryAction(t *testing.T) {
+	set := func(n uint32) func(r *rig) { return func(r *rig) { r.gpu(3).Recovery = ptr(n) } }
+	at := "; GPURecoveryAction on " + gpu3 + ", "
+	tests := map[string][]step{
+		"reset":                        {{do: set(1), want: "Failing" + at + "Critical, ResetDevice, x1"}},
+		"reboot":                       {{do: set(2), want: "Failing" + at + "Critical, Reboot, x1"}},
+		"drain peer-to-peer":           {{do: set(3), want: "Failing" + at + "Warning, Human, x1"}},
+		"drain peer-to-peer and reset": {{do: set(4), want: "Failing" + at + "Critical, ResetDevice, x1"}},
+		"recover the IMEX domain":      {{do: set(5), want: "Failing" + at + "Critical, Human, x1"}},
+		"reset the bus":                {{do: set(6), want: "Failing" + at + "Critical, Reboot, x1"}},
+		"reboot the system":            {{do: set(7), want: "Failing" + at + "Critical, Reboot, x1"}},
+		"what no header has yet is no reason to act": {{do: set(8), want: "Failing" + at + "Warning, Human, x1"}},
+		"it is one fault for as long as it stands, whatever is asked for, and ends with it": {
+			{do: set(1), want: "Failing" + at + "Critical, ResetDevice, x1"},
+			{do: set(2), times: 100, want: "Failing" + at + "Critical, Reboot, x1"},
+			{do: set(0), want: "Passing"},
+		},
+		"a driver that does not know the field passes": {
+			{do: func(r *rig) {
+				r.gpu(3).Recovery, r.gpu(3).Unread = nil, map[string]string{"GET_GPU_RECOVERY_ACTION": "INVALID_ARGUMENT"}
+			}, want: "Passing"},
+		},
+		"a value that could not be read is neither none nor over": {
+			{do: set(2), want: "Failing" + at + "Critical, Reboot, x1"},
+			{do: func(r *rig) {
+				r.gpu(3).Recovery, r.gpu(3).Unread = nil, map[string]string{"GET_GPU_RECOVERY_ACTION": "UNKNOWN"}
+			}, want: "Unknown CannotRead" + at + "Critical, Reboot, x1"},
+		},
+		"a value that is missing without a word is blindness": {
+			{do: func(r *rig) { r.gpu(3).Recovery = nil }, want: "Unknown CannotRead"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("recovery-action", steps...) })
+	}
+}
+
+func TestGPULost(t *testing.T) {
+	lost := func(err string) func(r *rig) {
+		return func(r *rig) { *r.gpu(3) = machine.NVMLGPU{Index: 3, Handle: err, Lost: err} }
+	}
+	tests := map[string][]step{
+		"lost, seen twice, named by the address that it had": {
+			{want: "Passing"}, {do: lost("GPU_IS_LOST"), want: "Unknown Settling"},
+			{want: "Failing; GPULost on " + gpu3 + ", Critical, Reboot, x1"},
+		},
+		"lost from the start, named by what is left over on the bus": {
+			{do: lost("GPU_IS_LOST"), times: 2, want: "Failing; GPULost on " + gpu3 + ", Critical, Reboot, x1"},
+		},
+		"lost in the middle of a report": {
+			{do: func(r *rig) { r.gpu(3).Lost = "GPU_IS_LOST" }, times: 2, want: "Failing; GPULost on " + gpu3 + ", Critical, Reboot, x1"},
+		},
+		"a reset is required": {
+			{do: lost("RESET_REQUIRED"), times: 2, want: "Failing; GPUResetRequired on " + gpu3 + ", Critical, ResetDevice, x1"},
+		},
+		"an administrator's reset shows once": {
+			{do: lost("RESET_REQUIRED"), want: "Unknown Settling"},
+			{do: func(r *rig) { r.report = fixture(r, "h100x8") }, want: "Passing"},
+		},
+		"a GPU that does not open for another reason is not lost": {
+			{do: func(r *rig) { *r.gpu(3) = machine.NVMLGPU{Index: 3, Handle: "NO_PERMISSION"} }, times: 5, want: "Unknown CannotRead"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("gpu-lost", steps...) })
+	}
+	t.Run("the fixture of one that has fallen off", func(t *testing.T) {
+		r := newRig(t, "h100x8")
+		r.report = fixture(t, "h100x8-lost")
+		r.run("gpu-lost", step{times: 2, want: "Failing; GPULost on " + gpu3 + ", Critical, Reboot, x1"})
+		for _, name := range r.names() {
+			if name == "gpu-lost" {
+				continue
+			}
+			// The others look at the seven that are left, and say which they did not see.
+			r.run(name, step{want: "Passing"})
+			if name != "driver" && name != "device-count" {
+				r.hasMessage(name, gpu3+": GPU_IS_LOST")
+			}
+		}
+	})
+	t.Run("two lost at once, neither ever seen well", func(t *testing.T) {
+		r := newRig(t, "h100x8")
+		for _, i := range []int{3, 5} {
+			*r.gpu(i) = machine.NVMLGPU{Index: i, Handle: "GPU_IS_LOST", Lost: "GPU_IS_LOST"}
+		}
+		r.run("gpu-lost", step{times: 2, want: "Failing; GPULost on 0000:5d:00.0, Critical, Reboot, x1; GPULost on 0000:bb:00.0, Critical, Reboot, x1"})
+	})
+	t.Run("which of two is lost and which needs a reset cannot be told: it is the node's", func(t *testing.T) {
+		r := newRig(t, "h100x8")
+		*r.gpu(3) = machine.NVMLGPU{Index: 3, Handle: "GPU_IS_LOST", Lost: "GPU_IS_LOST"}
+		*r.gpu(5) = machine.NVMLGPU{Index: 5, Handle: "RESET_REQUIRED", Lost: "RESET_REQUIRED"}
+		r.run("gpu-lost", step{times: 2, want: "Failing; GPULost on node, Critical, Reboot, x1; GPUResetRequired on node, Critical, ResetDevice, x1"})
+	})
+}
+
+func TestDriver(t *testing.T) {
+	answer := func(name string) func(r *rig) {
+		return func(r *rig) { r.report = fixture(r, name) }
+	}
+	bind := func(driver string) func(r *rig) {
+		return func(r *rig) {
+			for _, g := range fixture(r, "h100x8").GPUs {
+				r.m.SetDriver(g.Address, driver)
+			}
+		}
+	}
+	unloaded := func(r *rig) { answer("not-loaded")(r); bind("")(r) }
+	inContainer := func(r *rig) {
+		unloaded(r)
+		r.report.Library = "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
+	}
+	healthy := func(r *rig) { answer("h100x8")(r); bind("nvidia")(r) }
+	tests := map[string][]step{
+		"not loaded for five minutes": {
+			{do: unloaded, want: "Unknown Settling"},
+			{after: 4 * time.Minute, want: "Unknown Settling"},
+			{after: time.Minute, want: "Failing; DriverNotLoaded on node, Critical, Reboot, x1"},
+			{do: healthy, times: 3, want: "Passing"},
+		},
+		"a driver container has as long as its operator gives it": {
+			{do: inContainer, want: "Unknown Settling"},
+			{after: 20 * time.Minute, want: "Unknown Settling"},
+			{do: healthy, want: "Passing"},
+			{do: inContainer, want: "Unknown Settling"},
+			{after: 21 * time.Minute, want: "Failing; DriverNotLoaded on node, Critical, Reboot, x1"},
+		},
+		"the library was replaced under a running driver": {
+			{do: answer("mismatch"), want: "Unknown Settling"},
+			{after: 5 * time.Minute, want: "Failing; DriverLibraryMismatch on node, Critical, Reboot, x1"},
+		},
+		"the bus shows a driver that NVML does not see: something is missing here, not there": {
+			{do: answer("not-loaded"), want: "Unknown CannotRead"},
+			{after: time.Hour, want: "Unknown CannotRead"},
+		},
+		"it does not initialise, and nobody knows why": {
+			{do: func(r *rig) { answer("mismatch")(r); r.report.Init = "UNKNOWN" }, want: "Unknown CannotRead"},
+			{after: 5 * time.Minute, want: "Unknown CannotRead; NVMLInitFailed on node, Warning, Human, x1"},
+		},
+		"this process may not ask, which says nothing of the driver": {
+			{do: func(r *rig) { answer("mismatch")(r); r.report.Init = "NO_PERMISSION" }, times: 100, want: "Unknown CannotRead"},
+		},
+		"nothing here is the driver's to hold": {
+			{do: func(r *rig) { answer("not-loaded")(r); bind("vfio-pci")(r) }, times: 100, want: "Passing"},
+		},
+		"what stood stands while nobody can look": {
+			{do: unloaded}, {after: 5 * time.Minute, want: "Failing; DriverNotLoaded on node, Critical, Reboot, x1"},
+			{do: func(r *rig) { r.report, r.err = machine.NVMLReport{}, machine.ErrStuck }, want: "Unknown TimedOut; DriverNotLoaded on node, Critical, Reboot, x1"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) {
+			for i := range steps {
+				if steps[i].want == "" {
+					steps[i].want = "Unknown Settling"
+				}
+			}
+			newRig(t, "h100x8").run("driver", steps...)
+		})
+	}
+}
+
+func TestDeviceCount(t *testing.T) {
+	without3 := func(r *rig) {
+		r.report.GPUs = append(r.report.GPUs[:3:3], r.report.GPUs[4:]...)
+		r.report.Count = 7
+	}
+	offer := func(n int) func(r *rig) {
+		return func(r *rig) { r.o.Offered = func() (int, bool) { return n, true }; r.restart() }
+	}
+	declare := func(n int) func(r *rig) { return func(r *rig) { r.o.Declared = n; r.restart() } }
+	tests := map[string][]step{
+		"the driver holds one that NVML does not have": {
+			{do: without3, want: "Unknown Settling"},
+			{times: 2, want: "Failing; GPUInvisible on " + gpu3 + ", Critical, Reboot, x1"},
+		},
+		"no driver holds it": {
+			{do: func(r *rig) { without3(r); r.m.SetDriver(gpu3, "") }, want: "Passing"},
+			{after: 5 * time.Minute, want: "Failing; GPUNotBound on " + gpu3 + ", Warning, Reboot, x1"},
+		},
+		"it was given to a virtual machine": {
+			{do: func(r *rig) { without3(r); r.m.SetDriver(gpu3, "vfio-pci") }, times: 20, want: "Passing"},
+		},
+		"a report that broke off misses nobody": {
+			{do: func(r *rig) { without3(r); r.report.Count, r.err = 8, machine.ErrNVMLCrashed }, times: 20, want: "Unknown HelperCrashed"},
+		},
+		"a report that counts more than it tells misses nobody": {
+			{do: func(r *rig) { without3(r); r.report.Count = 8 }, times: 20, want: "Unknown CannotRead"},
+		},
+		"NVML that cannot count says nothing by counting none": {
+			{do: func(r *rig) {
+				r.report.GPUs, r.report.Count, r.report.Unread = nil, 0, map[string]string{"nvmlDeviceGetCount": "UNKNOWN"}
+			}, times: 20, want: "Unknown CannotRead"},
+		},
+		"fewer than declared, from the start": {
+			{do: declare(9), want: "Unknown Settling"}, {times: 3, want: "Failing; GPUsFewerThanDeclared on node, Critical, Human, x1"},
+		},
+		"as many as declared": {{do: declare(8), times: 10, want: "Passing"}},
+		"those of a virtual machine count as declared ones": {
+			{do: func(r *rig) { declare(8)(r); without3(r); r.m.SetDriver(gpu3, "vfio-pci") }, times: 20, want: "Passing"},
+		},
+		"declared, and there is none at all": {
+			{do: func(r *rig) {
+				declare(8)(r)
+				for _, g := range r.report.GPUs {
+					r.m.RemoveDevice(g.Address)
+				}
+			}, times: 4, want: "Failing; GPUsFewerThanDeclared on node, Critical, Human, x1"},
+		},
+		"the kubelet offers less": {
+			{do: offer(6), times: 19, want: "Passing"},
+			{times: 2, want: "Failing; GPUsNotOffered on node, Warning, Human, x1"},
+		},
+		"the kubelet offers what is not there": {
+			{do: offer(9), times: 21, want: "Failing; GPUsNotOffered on node, Warning, Human, x1"},
+		},
+		"the kubelet offers as many": {{do: offer(8), times: 30, want: "Passing"}},
+		"shared GPUs are offered more often": {
+			{do: func(r *rig) { offer(32)(r); r.labels[labelSharing] = "time-slicing" }, times: 30, want: "Passing"},
+		},
+		"a multiple may be sharing where nobody says": {{do: offer(32), times: 30, want: "Passing"}},
+		"a multiple is none where sharing is off": {
+			{do: func(r *rig) { offer(16)(r); r.labels[labelSharing] = "none" }, times: 21, want: "Failing; GPUsNotOffered on node, Warning, Human, x1"},
+		},
+		"parts of a GPU are other resources": {
+			{do: func(r *rig) { offer(7)(r); r.gpu(2).MIG = ptr(true) }, times: 30, want: "Passing"},
+		},
+		"the Node has no such resource": {
+			{do: func(r *rig) { r.o.Offered = func() (int, bool) { return 0, false }; r.restart() }, times: 30, want: "Passing"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("device-count", steps...) })
+	}
+}
+
+func TestDeviceCountOfADeadDevice(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.report.GPUs, r.report.Count = r.report.GPUs[:7], 7
+	d := onBus("0000:db:00.0", boundNVIDIA)
+	d.Config = machine.ConfigAllOnes
+	r.m.AddDevice(d)
+	// It is the pci check's to tell.
+	r.run("device-count", step{times: 10, want: "Passing"})
+}
+
+func TestRowRemap(t *testing.T) {
+	set := func(pending, failed bool) func(r *rig) {
+		return func(r *rig) { r.gpu(3).Remap = &machine.NVMLRemap{Uncorrectable: 1, Pending: pending, Failed: failed} }
+	}
+	pending, failed := "RowRemapPending on "+gpu3+", Warning, ResetDevice, x1", "RowRemapFailure on "+gpu3+", Critical, Replace, x1"
+	tests := map[string][]step{
+		"pending, until the reset":       {{do: set(true, false), times: 100, want: "Failing; " + pending}, {do: set(false, false), want: "Passing"}},
+		"failed":                         {{do: set(false, true), want: "Failing; " + failed}},
+		"both":                           {{do: set(true, true), want: "Failing; " + failed + "; " + pending}},
+		"rows remapped are a spare used": {{do: set(false, false), want: "Passing"}},
+		"MIG hides it: what stood stands": {
+			{do: set(false, true), want: "Failing; " + failed},
+			{do: func(r *rig) {
+				r.gpu(3).Remap, r.gpu(3).Unread = nil, map[string]string{"nvmlDeviceGetRemappedRows": "NOT_SUPPORTED"}
+			}, times: 10, want: "Failing; " + failed},
+		},
+		"it cannot be read": {
+			{do: func(r *rig) {
+				r.gpu(3).Remap, r.gpu(3).Unread = nil, map[string]string{"nvmlDeviceGetRemappedRows": "UNKNOWN"}
+			}, want: "Unknown CannotRead"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("row-remap", steps...) })
+	}
+}
+
+func TestRetiredPages(t *testing.T) {
+	const at = "0000:0a:00.0"
+	set := func(double, single uint32, pending bool) func(r *rig) {
+		return func(r *rig) {
+			r.gpu(1).Retire = &machine.NVMLRetire{DoubleBit: double, SingleBit: single, Pending: pending}
+		}
+	}
+	double, limit := "PageRetirementDoubleBit on "+at+", Warning, Human, x1", "PageRetirementLimit on "+at+", Critical, Replace, x1"
+	tests := map[string][]step{
+		"pending":                         {{do: set(1, 0, true), want: "Failing; PageRetirementPending on " + at + ", Warning, ResetDevice, x1"}},
+		"some are how memory ages":        {{do: set(15, 47, false), want: "Passing"}},
+		"many for double-bit errors":      {{do: set(16, 0, false), want: "Failing; " + double}},
+		"as many as there may be":         {{do: set(3, 60, false), want: "Failing; " + limit}},
+		"both limits":                     {{do: set(40, 30, false), want: "Failing; " + double + "; " + limit}},
+		"numbers that wrap are not small": {{do: set(1<<31, 1<<31, false), want: "Failing; " + double + "; " + limit}},
+		"it cannot be read": {
+			{do: func(r *rig) { r.gpu(1).Retire = nil; r.gpu(1).Unread["RETIRED_DBE"] = "UNKNOWN" }, want: "Unknown CannotRead"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "v100x4").run("retired-pages", steps...) })
+	}
+}
+
+func TestECC(t *testing.T) {
+	errors := func(n uint64) func(r *rig) { return func(r *rig) { r.gpu(1).ECC.VolatileUncorrected = ptr(n) } }
+	const at = "0000:3b:00.0"
+	found := "Failing; ECCUncorrectable on " + at + ", Warning, ResetDevice, x"
+	tests := map[string][]step{
+		"what was there at the first look is not new": {{do: errors(7), times: 20, want: "Passing"}},
+		"new errors are counted, and told of for a day": {
+			{want: "Passing"}, {do: errors(2), want: found + "2"}, {want: found + "2"}, {do: errors(3), want: found + "3"},
+			{after: 23 * time.Hour, want: found + "3"}, {after: time.Hour, want: found + "3"},
+			{after: 24 * time.Hour, want: "Passing"},
+		},
+		"the driver was loaded anew between two looks": {
+			{do: errors(5), want: "Passing"}, {do: errors(8), want: found + "3"}, {do: errors(0), want: "Passing"}, {do: errors(1), want: found + "1"},
+		},
+		"the driver was away, and its counters with it": {
+			{do: errors(5), want: "Passing"}, {do: errors(8), want: found + "3"},
+			{do: func(r *rig) { r.report.Init = "DRIVER_NOT_LOADED" }, want: "Unknown DriverNotLoaded; ECCUncorrectable on " + at + ", Warning, ResetDevice, x3"},
+			{do: func(r *rig) { r.report.Init = ""; errors(9)(r) }, want: "Passing"},
+			{do: errors(10), want: found + "1"},
+		},
+		"another version of the driver is another load": {
+			{do: errors(5), want: "Passing"}, {do: func(r *rig) { errors(9)(r); r.report.Driver = "580.95.05" }, want: "Passing"},
+		},
+		"another GPU in the place": {
+			{do: errors(5), want: "Passing"}, {do: errors(6), want: found + "1"},
+			{do: func(r *rig) { errors(30)(r); r.gpu(1).UUID = "GPU-99999999-0000-4000-8000-000000000000" }, want: "Passing"},
+		},
+		"a counter that cannot be read is not zero": {
+			{do: errors(5), want: "Passing"},
+			{do: func(r *rig) {
+				r.gpu(1).ECC.VolatileUncorrected = nil
+				r.gpu(1).Unread = map[string]string{"nvmlDeviceGetTotalEccErrors(volatile uncorrected)": "UNKNOWN"}
+			}, want: "Unknown CannotRead"},
+			{do: func(r *rig) { errors(6)(r); r.gpu(1).Unread = nil }, want: found + "1"},
+		},
+		"ECC is off": {{do: func(r *rig) { r.gpu(1).ECC = &machine.NVMLECC{Enabled: ptr(false)} }, want: "Passing"}},
+		"on-chip memory over the threshold": {
+			{do: func(r *rig) { r.gpu(1).ECC.SRAMThresholdExceeded = ptr(true) }, want: "Failing; SRAMThreshold on " + at + ", Critical, Replace, x1"},
+		},
+		"the threshold cannot be read": {
+			{do: func(r *rig) {
+				r.gpu(1).ECC.SRAMThresholdExceeded = nil
+				r.gpu(1).Unread = map[string]string{"nvmlDeviceGetSramEccErrorStatus": "TIMEOUT"}
+			}, want: "Unknown CannotRead"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("ecc", steps...) })
+	}
+	t.Run("before A100 an error cannot be contained", func(t *testing.T) {
+		newRig(t, "v100x4").run("ecc", step{want: "Passing"},
+			step{do: errors(1), want: "Failing; ECCUncorrectable on 0000:0a:00.0, Critical, ResetDevice, x1"})
+	})
+	t.Run("a reset ends it", func(t *testing.T) {
+		r := newRig(t, "h100x8")
+		r.run("ecc", step{want: "Passing"}, step{do: errors(1), want: found + "1"})
+		resetter, ok := r.checks["ecc"].(health.Resetter)
+		if !ok {
+			t.Fatal("it is no Resetter")
+		}
+		if err := resetter.DeviceReset(t.Context(), gpu3); err != nil {
+			t.Fatal(err)
+		}
+		r.run("ecc", step{want: found + "1"})
+		if err := resetter.DeviceReset(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		r.run("ecc", step{want: "Passing"})
+	})
+	t.Run("no other check has to be told", func(t *testing.T) {
+		for name, c := range newRig(t, "h100x8").checks {
+			if _, ok := c.(health.Resetter); ok != (name == "ecc") {
+				t.Errorf("%s is a Resetter: %v", name, ok)
+			}
+		}
+	})
+}
+
+func TestPCIe(t *testing.T) {
+	replays := func(a int) func(r *rig) { return func(r *rig) { *r.gpu(3).PCIe.Replays += uint32(a) } }
+	found := "Failing; PCIeReplays on " + gpu3 + ", Warning, Human, x1"
+	all := func(f func(g *machine.NVMLGPU)) func(r *rig) {
+		return func(r *rig) {
+			for i := range r.report.GPUs {
+				f(r.gpu(i))
+			}
+		}
+	}
+	width := func(n uint32) func(r *rig) { return func(r *rig) { r.gpu(3).PCIe.Width = ptr(n) } }
+	gen := func(n uint32) func(r *rig) { return func(r *rig) { r.gpu(3).PCIe.Generation = ptr(n) } }
+	narrow, slow := "Failing; PCIeWidthLow on "+gpu3+", Warning, ", "Failing; PCIeGenerationLow on "+gpu3+", Warning, "
+	tests := map[string][]step{
+		"replays that were there from the start are not new": {{do: replays(100000), times: 10, want: "Passing"}},
+		"eight a minute are allowed":                         {{want: "Passing"}, {do: replays(4), want: "Passing"}, {do: replays(4), want: "Passing"}, {do: replays(4), want: "Passing"}},
+		"more are not, until they have ended for ten minutes": {
+			{want: "Passing"}, {do: replays(5), want: "Passing"}, {do: replays(5), want: found},
+			{times: 20, want: found}, {want: "Passing"},
+		},
+		"a burst that is over at once is none": {{want: "Passing"}, {do: replays(8), want: "Passing"}, {times: 5, want: "Passing"}},
+		"the counter begins anew": {
+			{do: replays(1000), want: "Passing"}, {times: 3, want: "Passing"},
+			{do: func(r *rig) { *r.gpu(3).PCIe.Replays = 0 }, want: "Passing"}, {times: 3, want: "Passing"},
+		},
+		"the counter cannot be read": {
+			{do: func(r *rig) {
+				r.gpu(3).PCIe.Replays, r.gpu(3).Unread = nil, map[string]string{"nvmlDeviceGetPcieReplayCounter": "UNKNOWN"}
+			}, want: "Unknown CannotRead"},
+		},
+		"fewer lanes than its peers, in three looks": {
+			{do: width(8), times: 2, want: "Passing"}, {want: narrow + "Reboot, x1"}, {do: width(16), times: 3, want: "Passing"},
+		},
+		"fewer lanes than the maximum, as all have, is how it is built": {
+			{do: all(func(g *machine.NVMLGPU) { g.PCIe.Width = ptr(uint32(8)) }), times: 10, want: "Passing"},
+		},
+		"fewer lanes than the maximum, and nobody to compare with": {
+			{do: func(r *rig) { r.gpu(3).Model = "one of its own"; width(8)(r) }, times: 3, want: narrow + "None, x1"},
+		},
+		"a lower generation under load": {
+			{do: gen(3), times: 2, want: "Passing"}, {want: slow + "Reboot, x1"},
+			// Idle says nothing: neither that it is over, nor that it goes on.
+			{do: func(r *rig) { r.gpu(3).Clocks.Utilization = ptr(uint32(0)) }, times: 10, want: slow + "Reboot, x1"},
+			{do: func(r *rig) { r.gpu(3).Clocks.Utilization = ptr(uint32(90)); gen(5)(r) }, times: 3, want: "Passing"},
+		},
+		"a lower generation when idle": {
+			{do: func(r *rig) { gen(1)(r); r.gpu(3).Clocks.Utilization = ptr(uint32(20)) }, times: 10, want: "Passing"},
+		},
+		"a lower generation in a lower performance state": {
+			{do: func(r *rig) { gen(1)(r); r.gpu(3).Clocks.PState = ptr(uint32(2)) }, times: 10, want: "Passing"},
+		},
+		"a lower generation and no word about load": {
+			{do: func(r *rig) { gen(1)(r); r.gpu(3).Clocks.Utilization = nil }, times: 10, want: "Passing"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("pcie", steps...) })
+	}
+}
+
+func TestClocks(t *testing.T) {
+	set := func(bits uint64) func(r *rig) { return func(r *rig) { r.gpu(3).Clocks.Reasons = ptr(bits) } }
+	at := " on " + gpu3 + ", Warning, Human, x"
+	tests := map[string][]step{
+		"hardware thermal slowdown in three looks": {
+			{do: set(0x48), times: 2, want: "Passing"}, {want: "Failing; ThermalSlowdown" + at + "1"},
+			{times: 50, want: "Failing; ThermalSlowdown" + at + "1"},
+			{do: set(0), times: 10, want: "Failing; ThermalSlowdown" + at + "1"}, {want: "Passing"},
+		},
+		"it flaps: one fault, counted": {
+			{do: set(0x48), times: 3, want: "Failing; ThermalSlowdown" + at + "1"}, {do: set(0), want: "Failing; ThermalSlowdown" + at + "1"},
+			{do: set(0x48), want: "Failing; ThermalSlowdown" + at + "2"},
+		},
+		"hardware slowdown for a moment":         {{do: set(0x40), times: 2, want: "Passing"}, {do: set(0), want: "Passing"}, {do: set(0x40), times: 2, want: "Passing"}},
+		"software thermal slowdown takes longer": {{do: set(0x20), times: 9, want: "Passing"}, {want: "Failing; SoftwareThermalSlowdown" + at + "1"}},
+		"power brake":                            {{do: set(0x88), times: 3, want: "Failing; PowerBrakeSlowdown" + at + "1"}},
+		"the sum of several says nothing":        {{do: set(0x8), times: 50, want: "Passing"}},
+		"the power cap is full work":             {{do: set(0x4), times: 50, want: "Passing"}},
+		"idle, user's clocks, sync boost, display, board and reliability limits": {{do: set(0x713), times: 50, want: "Passing"}},
+		"no answer is not no reason": {
+			{do: set(0x48), times: 3, want: "Failing; ThermalSlowdown" + at + "1"},
+			{do: func(r *rig) {
+				r.gpu(3).Clocks.Reasons, r.gpu(3).Unread = nil, map[string]string{"nvmlDeviceGetCurrentClocksEventReasons": "UNKNOWN"}
+			}, times: 30, want: "Unknown CannotRead; ThermalSlowdown" + at + "1"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("clocks", steps...) })
+	}
+}
+
+func TestNVLink(t *testing.T) {
+	down := func(links ...int) func(r *rig) {
+		return func(r *rig) {
+			for _, n := range links {
+				r.gpu(1).Links[n] = machine.NVMLLink{Link: n}
+			}
+		}
+	}
+	every := func(f func(g *machine.NVMLGPU)) func(r *rig) {
+		return func(r *rig) {
+			for i := range r.report.GPUs {
+				f(r.gpu(i))
+			}
+		}
+	}
+	errors := func(a uint64, which func(k *machine.NVMLLink) *uint64) func(r *rig) {
+		return func(r *rig) { *which(&r.gpu(1).Links[4]) += a }
+	}
+	recoveries := func(k *machine.NVMLLink) *uint64 { return k.Recoveries }
+	crc := func(k *machine.NVMLLink) *uint64 { return k.CRC }
+	const at = "0000:3b:00.0"
+	inactive, noisy := "Failing; NVLinkInactive on "+at+", Critical, Reboot, x1", "Failing; NVLinkErrors on "+at+", Warning, Human, x1"
+	more := func(n int, a uint64, which func(k *machine.NVMLLink) *uint64, last string) (out []step) {
+		for range n {
+			out = append(out, step{do: errors(a, which), want: "Passing"})
+		}
+		out[n-1].want = last
+		return out
+	}
+	tests := map[string][]step{
+		"a link to a switch is down that its peers have up": {
+			{do: down(4), want: "Unknown Settling"}, {after: 4 * time.Minute, want: "Unknown Settling"}, {after: time.Minute, want: inactive},
+		},
+		"all of its links are": {{do: down(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17), want: "Unknown Settling"}, {after: 5 * time.Minute, want: inactive}},
+		"a link that no peer has up is how the board is built": {
+			{do: every(func(g *machine.NVMLGPU) { g.Links[17] = machine.NVMLLink{Link: 17} }), times: 20, want: "Passing"},
+		},
+		"it was up before, and now nobody has it up": {
+			{want: "Passing"},
+			{do: every(func(g *machine.NVMLGPU) { g.Links[17] = machine.NVMLLink{Link: 17} }), want: "Unknown Settling"},
+		},
+		"MIG takes its parts off": {{do: func(r *rig) { down(4)(r); r.gpu(1).MIG = ptr(true) }, times: 20, want: "Passing"}},
+		"errors that were there are not new": {
+			{do: errors(1000, recoveries), times: 10, want: "Passing"},
+		},
+		"a recovery now and then":           append(more(1, 1, recoveries, "Passing"), step{times: 20, want: "Passing"}),
+		"recoveries that do not end":        more(6, 2, recoveries, noisy),
+		"CRC errors at a hundred a second":  more(6, 100*30, crc, noisy),
+		"CRC errors at fifty a second":      more(20, 50*30, crc, "Passing"),
+		"a GPU without NVLink says nothing": {{do: every(func(g *machine.NVMLGPU) { g.Links = nil }), times: 3, want: "Passing"}},
+		"links that cannot be read": {
+			{do: func(r *rig) {
+				r.gpu(1).Links, r.gpu(1).Unread = nil, map[string]string{"nvmlDeviceGetNvLinkState(link 0)": "UNKNOWN"}
+			}, want: "Unknown CannotRead"},
+		},
+		"counters that a generation does not have": {
+			{do: every(func(g *machine.NVMLGPU) {
+				for n := range g.Links {
+					g.Links[n].Replays, g.Links[n].Recoveries, g.Links[n].CRC = nil, nil, nil
+				}
+			}), times: 10, want: "Passing"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("nvlink", steps...) })
+	}
+	t.Run("bridges are optional: a card without one has no link at all", func(t *testing.T) {
+		r := newRig(t, "v100x4")
+		for n := range r.gpu(1).Links {
+			r.gpu(1).Links[n] = machine.NVMLLink{Link: n}
+		}
+		r.run("nvlink", step{times: 20, want: "Passing"})
+	})
+	t.Run("a bridge of which one link is down only slows traffic", func(t *testing.T) {
+		r := newRig(t, "v100x4")
+		r.gpu(1).Links[2] = machine.NVMLLink{Link: 2}
+		r.run("nvlink", step{times: 11, want: "Failing; NVLinkInactive on 0000:0a:00.0, Warning, Reboot, x1"})
+	})
+}
+
+func TestFabric(t *testing.T) {
+	set := func(f machine.NVMLFabric) func(r *rig) { return func(r *rig) { r.gpu(3).Fabric = &f } }
+	mask := func(m uint32) func(r *rig) { return set(machine.NVMLFabric{State: 3, Health: &m}) }
+	const well = 0x1aa
+	at := " on " + gpu3 + ", "
+	tests := map[string][]step{
+		"the fabric manager is dead: found in minutes, and said for as long as it is so": {
+			{do: func(r *rig) { r.report = fixture(r, "h100x8-no-fabric-manager") }, want: "Unknown Settling"},
+			{after: 5 * time.Minute, want: "Failing; FabricNotReady on node, Critical, Reboot, x1"},
+			{after: 20 * 24 * time.Hour, want: "Failing; FabricNotReady on node, Critical, Reboot, x1"},
+			{do: func(r *rig) { r.report = fixture(r, "h100x8") }, times: 3, want: "Passing"},
+		},
+		"it starts, which takes a while": {
+			{do: func(r *rig) { r.report = fixture(r, "h100x8-no-fabric-manager") }, times: 8, want: "Unknown Settling"},
+			{do: func(r *rig) { r.report = fixture(r, "h100x8") }, want: "Passing"},
+		},
+		"one GPU does not get in": {
+			{do: set(machine.NVMLFabric{State: 2}), times: 10, want: "Unknown Settling"},
+			{want: "Failing; FabricNotReady" + at + "Critical, Reboot, x1"},
+		},
+		"one GPU says that it has no fabric, and its peers have": {
+			{do: set(machine.NVMLFabric{}), times: 11, want: "Failing; FabricNotReady" + at + "Critical, Reboot, x1"},
+		},
+		"registration failed":                    {{do: set(machine.NVMLFabric{State: 3, Status: "UNKNOWN"}), times: 3, want: "Failing; FabricError" + at + "Critical, Reboot, x1"}},
+		"registration wants a reset":             {{do: set(machine.NVMLFabric{State: 3, Status: "RESET_REQUIRED"}), times: 3, want: "Failing; FabricError" + at + "Critical, ResetDevice, x1"}},
+		"every field says well":                  {{do: mask(well), times: 30, want: "Passing"}},
+		"a mask that says nothing":               {{do: mask(0), times: 30, want: "Passing"}},
+		"no mask":                                {{do: set(machine.NVMLFabric{State: 3}), times: 30, want: "Passing"}},
+		"bandwidth degraded":                     {{do: mask(well&^0x3 | 0x1), times: 11, want: "Failing; FabricBandwidthDegraded" + at + "Warning, Human, x1"}},
+		"route unhealthy":                        {{do: mask(well&^0x30 | 0x10), times: 3, want: "Failing; FabricRouteUnhealthy" + at + "Critical, Human, x1"}},
+		"route recovers":                         {{do: mask(well&^0xc | 0x4), times: 20, want: "Passing"}, {want: "Failing; FabricRecovering" + at + "Warning, Human, x1"}},
+		"access time-out recovers":               {{do: mask(well&^0xc0 | 0x40), times: 21, want: "Failing; FabricRecovering" + at + "Warning, Human, x1"}},
+		"too few links for the place":            {{do: mask(well&^0xf00 | 0x500), times: 3, want: "Failing; FabricMisconfigured" + at + "Critical, Human, x1"}},
+		"a misfit of a later driver":             {{do: mask(well&^0xf00 | 0xf00), times: 3, want: "Failing; FabricMisconfigured" + at + "Critical, Human, x1"}},
+		"the global manager is gone":             {{do: mask(well | 0x8000), times: 11, want: "Failing; FabricManagerLost" + at + "Warning, Human, x1"}},
+		"a global manager, and no partition yet": {{do: mask(well | 0x4000 | 0x2000), times: 30, want: "Passing"}},
+		"MIG takes its parts off":                {{do: func(r *rig) { set(machine.NVMLFabric{State: 1})(r); r.gpu(3).MIG = ptr(true) }, times: 30, want: "Passing"}},
+		"it cannot be read": {
+			{do: func(r *rig) {
+				r.gpu(3).Fabric, r.gpu(3).Unread = nil, map[string]string{"nvmlDeviceGetGpuFabricInfoV": "UNKNOWN"}
+			}, want: "Unknown CannotRead"},
+		},
+		"a report that broke off says nothing of those who wait": {
+			{do: func(r *rig) {
+				r.report = fixture(r, "h100x8-no-fabric-manager")
+				r.report.GPUs, r.err = r.report.GPUs[:2], machine.ErrStuck
+			}, times: 100, want: "Unknown TimedOut"},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("fabric", steps...) })
+	}
+}

@@ -1,0 +1,225 @@
+package nvidia
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
+	"github.com/roundhouse-dev/roundhouse/internal/machine"
+)
+
+const (
+	vendorNVIDIA = 0x10de
+	// boundNVIDIA is the name of NVIDIA's kernel driver in sysfs.
+	boundNVIDIA = "nvidia"
+	// busTimeout bounds the reading of the bus within a question.
+	busTimeout = 2 * time.Second
+	// maxGPUs bounds what is judged; machine.NVMLReport is bounded too.
+	maxGPUs = 64
+	// busyPercent of utilization in performance state 0 is load under which a link runs at full speed; an idle GPU lowers
+	// it. busyReports is in how many reports in a row.
+	busyPercent = 50
+	busyReports = 2
+)
+
+// Source asks NVML once for all checks of a round. It is safe for concurrent use.
+type Source struct {
+	o Options
+
+	mu sync.Mutex
+	// asking is closed when the question that is out is answered; nil when none is.
+	asking chan struct{}
+	last   *look
+	// loads counts the loads of the driver that were noticed; away is set while it is not there.
+	loads  int
+	driver string
+	away   bool
+	// hadGPUs is set once NVIDIA's driver could hold something here.
+	hadGPUs bool
+	// addresses are the PCI addresses by index, of the last report that had them all.
+	addresses []string
+	// busy counts by address the reports in a row that showed load.
+	busy map[string]int
+}
+
+// New returns a source. It asks nothing yet.
+func New(o Options) *Source {
+	if o.Age <= 0 {
+		o.Age = defaultAge
+	}
+	if o.FailedAge <= 0 {
+		o.FailedAge = defaultFailedAge
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Source{o: o, busy: make(map[string]int)}
+}
+
+// UnderLoad says whether the GPU at an address works hard enough to run its link at full speed; it is pci.UnderLoad. It is
+// known only while a recent report tells the utilization and the performance state.
+func (s *Source) UnderLoad(address string) (busy, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil || s.o.Now().Sub(s.last.at) > 2*s.o.Age+s.o.Timeout {
+		return false, false
+	}
+	n, known := s.busy[address]
+	return known && n >= busyReports, known
+}
+
+// look is the newest answer. It asks when that is too old, unless another check is asking already; then it waits.
+func (s *Source) look(ctx context.Context) (*look, error) {
+	for {
+		s.mu.Lock()
+		if l := s.last; l != nil && s.o.Now().Sub(l.at) < s.ageOf(l) {
+			s.mu.Unlock()
+			return l, nil
+		}
+		asking := s.asking
+		if asking == nil {
+			s.asking = make(chan struct{})
+			s.mu.Unlock()
+			return s.ask(ctx), nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-asking:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for another check's question to NVML: %w: %w", machine.ErrStuck, context.Cause(ctx))
+		}
+	}
+}
+
+func (s *Source) ageOf(l *look) time.Duration {
+	if l.err != nil || l.busErr != nil {
+		return s.o.FailedAge
+	}
+	return s.o.Age
+}
+
+// ask asks in the caller's time, and lets those who wait go on whatever happens.
+func (s *Source) ask(ctx context.Context) *look {
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		close(s.asking)
+		s.asking = nil
+	}()
+	l := s.read(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.takeLocked(l)
+	s.last = l
+	return l
+}
+
+// read reads the bus, and NVML unless the bus says that there is nothing NVIDIA's driver could hold: a process is not
+// started for nothing, and a device passed through to a virtual machine is not its business.
+func (s *Source) read(ctx context.Context) *look {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	l := &look{}
+	l.bus, l.busErr = s.readBus(ctx)
+	s.mu.Lock()
+	had := s.hadGPUs
+	s.mu.Unlock()
+	if l.busErr == nil && !slices.ContainsFunc(l.bus, notPassedThrough) && (len(l.bus) > 0 || !had) {
+		l.nothing = true
+	} else {
+		l.NVMLReport, l.err = s.o.Machine.NVML(ctx)
+	}
+	l.at = s.o.Now()
+	return l
+}
+
+// readBus lists the NVIDIA GPUs on the bus.
+func (s *Source) readBus(ctx context.Context) ([]machine.PCIDevice, error) {
+	ctx, cancel := context.WithTimeout(ctx, busTimeout)
+	defer cancel()
+	devices, err := s.o.Machine.PCIDevices(ctx, func(id machine.PCIID) bool {
+		return id.Vendor == vendorNVIDIA && pci.IsAccelerator(id, nil)
+	})
+	return devices[:min(len(devices), maxGPUs)], err
+}
+
+// notPassedThrough says that a device is not held for a virtual machine: by vfio-pci, one of its variants (their names all
+// have vfio in them), or pci-stub, which keeps others off.
+func notPassedThrough(d machine.PCIDevice) bool {
+	return !strings.Contains(d.Driver, "vfio") && d.Driver != "pci-stub"
+}
+
+// takeLocked completes an answer from what is known of earlier ones.
+func (s *Source) takeLocked(l *look) {
+	s.hadGPUs = s.hadGPUs || slices.ContainsFunc(l.bus, notPassedThrough)
+	if errors.Is(l.err, machine.ErrNoNVML) && l.busErr == nil && len(l.bus) > 0 && !slices.ContainsFunc(l.bus, forNVIDIA) {
+		// Another driver's devices, and no driver of NVIDIA's was ever installed.
+		l.nothing, l.err = true, nil
+	}
+	l.GPUs = slices.Clone(l.GPUs[:min(len(l.GPUs), maxGPUs)])
+	s.noticeLoadLocked(l)
+	s.nameLocked(l)
+	if l.err != nil || l.Init != "" || l.nothing {
+		clear(s.busy)
+		return
+	}
+	busy := make(map[string]int, len(l.GPUs))
+	for i := range l.GPUs {
+		if g := &l.GPUs[i]; g.Address != "" {
+			if loaded, known := underLoad(g); loaded {
+				busy[g.Address] = s.busy[g.Address] + 1
+			} else if known {
+				busy[g.Address] = 0
+			}
+		}
+	}
+	s.busy = busy
+}
+
+// forNVIDIA says that NVIDIA's driver holds a device, or could.
+func forNVIDIA(d machine.PCIDevice) bool { return d.Driver == boundNVIDIA || d.Driver == "" }
+
+// noticeLoadLocked counts a load of the driver when it comes back, or is another. A load that falls between two looks is
+// not seen here; then a counter that fell tells.
+func (s *Source) noticeLoadLocked(l *look) {
+	switch {
+	case errors.Is(l.err, machine.ErrNoNVML) || l.Init != "":
+		s.away = true
+	case l.Driver != "":
+		if s.driver != "" && (s.away || s.driver != l.Driver) {
+			s.loads++
+		}
+		s.driver, s.away = l.Driver, false
+	}
+	l.load = fmt.Sprintf("%s/%d", s.driver, s.loads)
+}
+
+// nameLocked finds the addresses of GPUs that did not open and so could not tell them: from an earlier report of the same
+// load, else by what is left over on the bus.
+func (s *Source) nameLocked(l *look) {
+	whole := len(l.GPUs) > 0
+	for i := range l.GPUs {
+		whole = whole && l.GPUs[i].Address != ""
+	}
+	if whole {
+		if len(l.GPUs) == l.Count {
+			s.addresses = make([]string, len(l.GPUs))
+			for i := range l.GPUs {
+				s.addresses[i] = l.GPUs[i].Address
+			}
+		}
+		return
+	}
+	if len(s.addresses) == l.Count {
+		l.nameFrom(s.addresses)
+	}
+	l.nameFromBus()
+}
