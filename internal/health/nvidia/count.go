@@ -126,7 +126,7 @@ func (d deviceCount) offered(l *look, v *verdict, visible int) {
 	sharing := d.o.label(labelSharing)
 	shared := sharing != "" && sharing != "none" || sharing == "" && n > visible && visible > 0 && n%visible == 0
 	for i := range l.GPUs {
-		shared = shared || is(l.GPUs[i].MIG)
+		shared = shared || split(&l.GPUs[i])
 	}
 	if !ok || n == visible || shared {
 		return

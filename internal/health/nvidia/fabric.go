@@ -86,7 +86,10 @@ func (fabric) judge(l *look) verdict {
 		case g.Fabric == nil:
 			untold = true
 			v.miss(l, g, fabricCodes, "FabricInfo")
-		case is(g.MIG):
+		case g.MIG == nil && split(g):
+			untold = true
+			v.miss(l, g, fabricCodes, "MigMode")
+		case split(g):
 			// MIG takes its parts off NVLink.
 			v.keep(g, fabricCodes...)
 		default:

@@ -183,6 +183,9 @@ func underLoad(g *machine.NVMLGPU) (busy, known bool) {
 // is says that a flag was read and is set.
 func is(b *bool) bool { return b != nil && *b }
 
+// split says that MIG may have split the GPU: it has, or nobody knows.
+func split(g *machine.NVMLGPU) bool { return is(g.MIG) || g.MIG == nil && !hasNo(g, "MigMode") }
+
 // peers are the other GPUs of the model that are not split up by MIG.
 func (l *look) peers(of *machine.NVMLGPU) []*machine.NVMLGPU {
 	var out []*machine.NVMLGPU

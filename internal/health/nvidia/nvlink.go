@@ -55,7 +55,9 @@ func (n *nvlink) judge(l *look) verdict {
 			if _, _, told := unread(g, "NvLink"); told || g.Lost != "" || !l.whole() {
 				v.miss(l, g, []string{CodeLinkInactive, CodeLinkErrors}, "NvLink")
 			}
-		case is(g.MIG):
+		case g.MIG == nil && split(g):
+			v.miss(l, g, []string{CodeLinkInactive, CodeLinkErrors}, "MigMode")
+		case split(g):
 			// MIG takes its parts off NVLink.
 			v.keep(g, CodeLinkInactive, CodeLinkErrors)
 		default:
