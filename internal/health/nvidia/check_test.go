@@ -371,6 +371,14 @@ func TestECC(t *testing.T) {
 		newRig(t, "v100x4").run("ecc", step{want: "Passing"},
 			step{do: errors(1), want: "Failing; ECCUncorrectable on 0000:0a:00.0, Critical, ResetDevice, x1"})
 	})
+	t.Run("what has MIG is not of before A100, whatever it tells of pages", func(t *testing.T) {
+		r := newRig(t, "a100x2-mig")
+		r.gpu(0).Retire = &machine.NVMLRetire{}
+		r.run("ecc", step{want: "Passing"}, step{
+			do:   func(r *rig) { r.gpu(0).ECC.VolatileUncorrected = ptr(uint64(1)) },
+			want: "Failing; ECCUncorrectable on 0000:41:00.0, Warning, ResetDevice, x1",
+		})
+	})
 	t.Run("a reset ends it", func(t *testing.T) {
 		r := newRig(t, "h100x8")
 		r.run("ecc", step{want: "Passing"}, step{do: errors(1), want: found + "1"})
