@@ -109,6 +109,13 @@ func TestGPULost(t *testing.T) {
 		}
 		r.run("gpu-lost", step{times: 2, want: "Failing; GPULost on 0000:5d:00.0, Critical, Reboot, x1; GPULost on 0000:bb:00.0, Critical, Reboot, x1"})
 	})
+	t.Run("two that differ are named by the addresses that they had", func(t *testing.T) {
+		r := newRig(t, "h100x8")
+		r.run("gpu-lost", step{want: "Passing"})
+		*r.gpu(3) = machine.NVMLGPU{Index: 3, Handle: "GPU_IS_LOST", Lost: "GPU_IS_LOST"}
+		*r.gpu(5) = machine.NVMLGPU{Index: 5, Handle: "RESET_REQUIRED", Lost: "RESET_REQUIRED"}
+		r.run("gpu-lost", step{times: 2, want: "Failing; GPULost on 0000:5d:00.0, Critical, Reboot, x1; GPUResetRequired on 0000:bb:00.0, Critical, ResetDevice, x1"})
+	})
 	t.Run("which of two is lost and which needs a reset cannot be told: it is the node's", func(t *testing.T) {
 		r := newRig(t, "h100x8")
 		*r.gpu(3) = machine.NVMLGPU{Index: 3, Handle: "GPU_IS_LOST", Lost: "GPU_IS_LOST"}

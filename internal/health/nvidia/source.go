@@ -187,14 +187,14 @@ func (s *Source) takeLocked(l *look) {
 // forNVIDIA says that NVIDIA's driver holds a device, or could.
 func forNVIDIA(d machine.PCIDevice) bool { return d.Driver == boundNVIDIA || d.Driver == "" }
 
-// noticeLoadLocked counts a load of the driver when it comes back, or is another. A load that falls between two looks is
-// not seen here; then a counter that fell tells.
+// noticeLoadLocked names the load of the driver by its version, and by how often it has come back. A load that falls
+// between two looks is not seen here; then a counter that fell tells.
 func (s *Source) noticeLoadLocked(l *look) {
 	switch {
 	case errors.Is(l.err, machine.ErrNoNVML) || l.Init != "":
 		s.away = true
 	case l.Driver != "":
-		if s.driver != "" && (s.away || s.driver != l.Driver) {
+		if s.driver != "" && s.away {
 			s.loads++
 		}
 		s.driver, s.away = l.Driver, false
