@@ -5,7 +5,7 @@
 // drives it by hand, so that a few workers of one process can play thousands of nodes through the same code.
 //
 //	runner.go   when a check looks, for how long, and what is believed when it does not come back
-//	steady.go   hysteresis: a flapping signal neither hides nor starts anew
+//	            (internal/health/steady has the hysteresis: a flapping signal neither hides nor starts anew)
 //	judge.go    results to NodeHealthStatus (pure)
 //	publish.go  one write in flight, on change only, storms folded
 //	watch.go    what is asked of this node

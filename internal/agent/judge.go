@@ -91,6 +91,9 @@ func healthOf(s v1alpha1.NodeHealthStatus) v1alpha1.Summary {
 	return health.Summary(s.Faults, blind)
 }
 
+// seconds is a time as the API keeps it: whole seconds, UTC.
+func seconds(t time.Time) metav1.Time { return metav1.NewTime(t.UTC().Truncate(time.Second)) }
+
 // sameFault says whether two entries speak of one fault.
 func sameFault(a, b v1alpha1.Fault) bool {
 	return a.Check == b.Check && a.Code == b.Code && a.Device == b.Device

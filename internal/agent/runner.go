@@ -11,6 +11,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/health/steady"
 )
 
 const (
@@ -48,7 +49,7 @@ type slot struct {
 	due    time.Time
 	since  time.Time // since when the outcome is what it is
 	result health.Result
-	steady steady
+	steady steady.Findings
 	// was is what was published of the check before this process; its since goes on.
 	was *v1alpha1.CheckStatus
 	// done is the round this check has completed.
@@ -159,7 +160,7 @@ func (n *Node) take(s *slot, r health.Result, round roundKey, began time.Time) {
 	if r.Reason == health.ReasonPanicked {
 		r.Findings = s.result.Findings
 	} else {
-		r.Findings = s.steady.settle(r.Findings, now, n.o.ClearAfter)
+		r.Findings = s.steady.Settle(r.Findings, now, n.o.ClearAfter)
 	}
 	if r.Outcome == health.Passing {
 		r.Outcome = health.OutcomeOf(r.Findings)
@@ -207,7 +208,7 @@ func (n *Node) completeLocked(round roundKey, now time.Time) {
 // inherit takes over what was published of the check in this boot before this process.
 func (s *slot) inherit(status v1alpha1.NodeHealthStatus, now time.Time) {
 	mine := slices.DeleteFunc(slices.Clone(status.Faults), func(f v1alpha1.Fault) bool { return f.Check != s.check.Name() })
-	s.result.Findings = s.steady.seed(mine, status.Devices, now)
+	s.result.Findings = s.steady.Seed(mine, status.Devices, now)
 	if s.result.Outcome == health.Passing {
 		s.result.Outcome = health.OutcomeOf(s.result.Findings)
 	}

@@ -1,4 +1,7 @@
-package agent
+// Package steady gives the findings of a check hysteresis: one that goes and comes back within a while is the same one, with
+// its first sighting and its count, and it stands in between. The agent settles what each check found in it, and so does a
+// replay of recorded logs.
+package steady
 
 import (
 	"strings"
@@ -13,8 +16,8 @@ import (
 // unknownDevice begins the ID that health.Identify gives a device that is known by its address alone.
 const unknownDevice = "pci-"
 
-// maxHeld bounds what is remembered of one check; more than the API's list holds, so that what is dropped is counted.
-const maxHeld = 4 * health.MaxFindings
+// MaxHeld bounds what is remembered of one check; more than the API's list holds, so that what is dropped is counted.
+const MaxHeld = 4 * health.MaxFindings
 
 // findingKey says which findings are the same one. place is the PCI address, which a check knows even when it cannot tell
 // which device is there; else the device's ID.
@@ -29,9 +32,8 @@ type held struct {
 	absent time.Time
 }
 
-// steady gives findings hysteresis: one that goes and comes back within a while is the same one, with its first sighting
-// and its count, and it stays published in between. The zero value is ready.
-type steady struct {
+// Findings are what stands of one check. The zero value is ready.
+type Findings struct {
 	order []findingKey
 	held  map[findingKey]*held
 }
@@ -44,14 +46,14 @@ func keyOf(f health.Finding) findingKey {
 	return key
 }
 
-// settle takes what a look found and returns what stands. Only what a look clears is kept for a while; what a reset, a
+// Settle takes what a look found and returns what stands. Only what a look clears is kept for a while; what a reset, a
 // boot or silence clears is gone when the check says so.
-func (s *steady) settle(found []health.Finding, now time.Time, clearAfter time.Duration) []health.Finding {
+func (s *Findings) Settle(found []health.Finding, now time.Time, clearAfter time.Duration) []health.Finding {
 	if s.held == nil {
 		s.held = make(map[findingKey]*held, len(found))
 	}
-	if len(found) > maxHeld {
-		found = found[:maxHeld]
+	if len(found) > MaxHeld {
+		found = found[:MaxHeld]
 	}
 	out := make([]health.Finding, 0, len(found))
 	present := make(map[findingKey]bool, len(found))
@@ -70,7 +72,7 @@ func (s *steady) settle(found []health.Finding, now time.Time, clearAfter time.D
 			if h.absent.IsZero() {
 				h.absent = now
 			}
-			full := len(out) >= maxHeld
+			full := len(out) >= MaxHeld
 			if full || h.finding.ClearedBy != health.ClearedByLook || now.Sub(h.absent) >= clearAfter {
 				delete(s.held, key)
 				continue
@@ -84,7 +86,7 @@ func (s *steady) settle(found []health.Finding, now time.Time, clearAfter time.D
 }
 
 // see takes one finding of a look.
-func (s *steady) see(key findingKey, f health.Finding) health.Finding {
+func (s *Findings) see(key findingKey, f health.Finding) health.Finding {
 	h, ok := s.held[key]
 	if !ok {
 		h = &held{}
@@ -106,9 +108,9 @@ func (s *steady) see(key findingKey, f health.Finding) health.Finding {
 	return f
 }
 
-// seed takes what was published in this boot before the agent started, and returns what stands then: it stands until the
+// Seed takes what was published in this boot before the agent started, and returns what stands then: it stands until the
 // check has looked for a while and not seen it, and keeps its first sighting when the check finds it again.
-func (s *steady) seed(faults []v1alpha1.Fault, devices []v1alpha1.Device, now time.Time) []health.Finding {
+func (s *Findings) Seed(faults []v1alpha1.Fault, devices []v1alpha1.Device, now time.Time) []health.Finding {
 	if s.held == nil {
 		s.held = make(map[findingKey]*held, len(faults))
 	}
