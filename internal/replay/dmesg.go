@@ -18,7 +18,9 @@ var (
 const ctime = "Mon Jan _2 15:04:05 2006"
 
 // parseDmesg reads one line of dmesg, with or without -x (facility and level as words), -r (as <number>) and -T (the time
-// of day, in the zone given). A line without a time goes on with the text of the line before: dmesg indents those.
+// of day, in the zone given). A line without a time goes on with the text of the line before: dmesg indents those. facility
+// says that the line told whose it is; the number of -r does so only from 8 on, since dmesg of many releases leaves the
+// facility out of it or mixes it into the level.
 func parseDmesg(b []byte, zone *time.Location) (p parsed, facility bool, err error) {
 	p = parsed{what: aLine, priority: kernelPriority}
 	if len(bytes.TrimSpace(b)) == 0 {
@@ -26,7 +28,7 @@ func parseDmesg(b []byte, zone *time.Location) (p parsed, facility bool, err err
 	}
 	rest := b
 	if r, priority, ok := rawPriority(rest); ok {
-		rest, p.priority, facility = r, priority, true
+		rest, p.priority, facility = r, priority, priority >= 8
 	} else if r, priority, ok := wordPriority(rest); ok {
 		rest, p.priority, facility = r, priority, true
 	}
@@ -102,7 +104,7 @@ func bracketed(b []byte) (inside, text []byte, ok bool) {
 // seconds reads "12.345678", seconds since the boot.
 func seconds(b []byte) (time.Duration, bool) {
 	whole, b, ok := digits(b, 10)
-	if !ok || len(b) < 2 || b[0] != '.' {
+	if !ok || len(b) < 2 || b[0] != '.' || whole > int64(maxMono/time.Second) {
 		return 0, false
 	}
 	fraction := b[1:]
@@ -114,7 +116,7 @@ func seconds(b []byte) (time.Duration, bool) {
 		n *= 10
 	}
 	d := time.Duration(whole)*time.Second + time.Duration(n)
-	return d, d <= maxMono
+	return d, true
 }
 
 // withoutCaller drops the "[   T123] " or "[    C0] " that a kernel with CONFIG_PRINTK_CALLER adds.

@@ -157,7 +157,7 @@ func (n *Node) notes() []string {
 		add("no time of day is in it; times are since its first boot (-boot-time says when that was)")
 	}
 	if n.Recording.Malformed > 0 {
-		add("%s could not be read, first %s", plural(int64(n.Recording.Malformed), "line"), n.Recording.FirstMalformed)
+		add("%s could not be read, first %s", plural(int64(n.Recording.Malformed), "line"), printable(n.Recording.FirstMalformed))
 	}
 	if n.Recording.Cut > 0 {
 		add("%s too long and cut", plural(int64(n.Recording.Cut), "line"))
@@ -173,7 +173,7 @@ func (n *Node) notes() []string {
 	}
 	for _, c := range n.Checks {
 		if c.Looks > 0 && c.Unknown == c.Looks {
-			add("%s could never look: %s", c.Name, c.Message)
+			add("%s did not judge: %s", c.Name, printable(c.Message))
 		}
 	}
 	return out

@@ -55,9 +55,11 @@ type Reader struct {
 	notes Notes
 	place place
 	// held is the line that may yet go on.
-	held  *Event
-	ready []Event
-	ended bool
+	held *Event
+	// foreign says that the last line was a process's; what it goes on with is too.
+	foreign bool
+	ready   []Event
+	ended   bool
 }
 
 // NewReader reads as much as tells the format.
@@ -142,6 +144,14 @@ func (r *Reader) more() error {
 	if err != nil {
 		return r.malformed(err)
 	}
+	if p.what == aContinuation && r.held == nil && !r.foreign {
+		// It goes on with nothing: the recording begins in the middle, or is of another format.
+		if r.notes.Format == FormatDmesg {
+			return r.malformed(errNotDmesg)
+		}
+		return r.malformed(errNotJournal)
+	}
+	r.foreign = p.what == aForeign || r.foreign && p.what == aContinuation
 	r.take(&p)
 	return nil
 }
@@ -191,10 +201,8 @@ func (r *Reader) take(p *parsed) {
 		r.release()
 		r.notes.Foreign++
 	case aContinuation:
-		if r.held != nil {
-			// Copied whole, since it may have been handed on already when it was cut.
-			text := append(append([]byte(nil), r.held.Text...), `\x0a`...)
-			r.held.Text = Escape(text, p.text)
+		if r.held != nil && len(r.held.Text) < maxText-8 {
+			r.held.Text = Escape(append(r.held.Text, `\x0a`...), p.text)
 		}
 	case aBoot:
 		r.release()

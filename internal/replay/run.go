@@ -196,6 +196,9 @@ func (r *run) clock() time.Time { return r.now }
 func (r *run) line(ctx context.Context, e *Event) {
 	r.result.Lines++
 	r.unread += r.m.write(e)
+	if !r.running {
+		return
+	}
 	for _, s := range r.slots {
 		if _, waits := s.check.(health.Waiter); !waits {
 			continue

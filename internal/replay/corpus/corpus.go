@@ -100,6 +100,12 @@ func New(o Options) (*Corpus, error) {
 // Nodes is how many nodes there are.
 func (c *Corpus) Nodes() int { return c.o.Nodes }
 
+// Days is how many days there are.
+func (c *Corpus) Days() int { return c.o.Days }
+
+// Seed is what it was made from.
+func (c *Corpus) Seed() uint64 { return c.o.Seed }
+
 // NodeDays is nodes times days.
 func (c *Corpus) NodeDays() int { return c.o.Nodes * c.o.Days }
 

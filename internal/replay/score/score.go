@@ -76,7 +76,9 @@ type Score struct {
 	Counts corpus.Counts `json:"counts"`
 	Totals replay.Totals `json:"totals"`
 	Rows   []Row         `json:"rows"`
-	Noise  []Noise       `json:"noise"`
+	// Classes are the same by class of fault; their Kind is empty.
+	Classes []Row   `json:"classes"`
+	Noise   []Noise `json:"noise"`
 	// FalseDisruptive are disruptive incidents on devices that no fault asks it for; zero is the aim.
 	FalseDisruptive int `json:"falseDisruptive"`
 	// Missed are visible faults that were not found; zero is the aim.
@@ -91,6 +93,7 @@ func (s *Score) Clean() bool { return s.FalseDisruptive == 0 && s.Missed == 0 }
 // Run plays a corpus and scores it. each, where it is not nil, is called with the result of each node.
 func Run(ctx context.Context, c *corpus.Corpus, o replay.Options, each func(node string, r *replay.Result)) (*Score, error) {
 	s := newScore()
+	s.Seed, s.Nodes, s.Days = c.Seed(), c.Nodes(), c.Days()
 	for i := range c.Nodes() {
 		n := c.Node(i)
 		r, err := replay.Run(ctx, n, o)
@@ -162,12 +165,13 @@ func (s *Score) label(l *corpus.Label, all []said) {
 		}
 		return
 	}
-	row := s.row(l.Kind)
+	row, class := s.row(l.Kind), s.class(string(l.Class))
 	row.Class, row.Disruptive, row.Visible = string(l.Class), l.Disruptive, l.Visible
 	if l.Code != "" && !slices.Contains(row.Codes, l.Code) {
 		row.Codes = append(row.Codes, l.Code)
 	}
 	row.Faults++
+	class.Faults += number(l.Visible)
 	var found *said
 	var at time.Time
 	for i := range all {
@@ -187,11 +191,28 @@ func (s *Score) label(l *corpus.Label, all []said) {
 		}
 		return
 	}
-	row.Found++
-	row.delays = append(row.delays, max(at.Sub(l.From), 0))
-	if found.root.Code == l.Code {
-		row.Root++
+	for _, r := range []*Row{row, class} {
+		r.Found++
+		r.delays = append(r.delays, max(at.Sub(l.From), 0))
+		r.Root += number(found.root.Code == l.Code)
 	}
+}
+
+// class is the row of a class of faults.
+func (s *Score) class(name string) *Row {
+	at := slices.IndexFunc(s.Classes, func(r Row) bool { return r.Class == name })
+	if at < 0 {
+		at = len(s.Classes)
+		s.Classes = append(s.Classes, Row{Class: name, Visible: true})
+	}
+	return &s.Classes[at]
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (s *Score) row(kind string) *Row {
@@ -234,6 +255,7 @@ func (s *Score) falseOnes(node string, labels []corpus.Label, all []said) {
 		}
 		blamed[f.root] = true
 		s.FalseDisruptive++
+		s.class(string(f.Class)).False++
 		s.example("false: %s on %s %s recommends %s since %s: %s", f.Code, node, f.PCI, f.Recommended,
 			f.DisruptiveFrom.Format(time.RFC3339), f.Evidence)
 		for r := range s.Rows {
@@ -259,8 +281,15 @@ func (s *Score) example(format string, args ...any) {
 
 // finish works out the delays.
 func (s *Score) finish() {
+	slices.SortFunc(s.Classes, func(a, b Row) int { return cmp.Compare(a.Class, b.Class) })
+	rows := make([]*Row, 0, len(s.Rows)+len(s.Classes))
 	for i := range s.Rows {
-		r := &s.Rows[i]
+		rows = append(rows, &s.Rows[i])
+	}
+	for i := range s.Classes {
+		rows = append(rows, &s.Classes[i])
+	}
+	for _, r := range rows {
 		slices.Sort(r.delays)
 		slices.SortFunc(r.Codes, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
 		r.Median, r.P99, r.Max = quantile(r.delays, 0.5), quantile(r.delays, 0.99), quantile(r.delays, 1)
