@@ -39,11 +39,12 @@ func ParseFormat(s string) (Format, error) {
 	return "", fmt.Errorf("format %q: want auto, %s", clip(s), strings.Join(names, ", "))
 }
 
-// detect says what kind of file the lines are of; not ok where none fits. Lines that tell nothing are passed over. The first
-// line that is of one kind alone decides; a line of dmesg may look like one of journalctl -o short-monotonic, so of those
-// every line has to.
+// detect says what kind of file the lines are of; not ok where none fits. Lines that tell nothing are passed over, and the
+// first line that is of one kind alone decides. A line of dmesg may look like one of journalctl -o short-monotonic, in which
+// every line has the same word, the host, after its time, and those of the kernel have "kernel:" after that.
 func detect(lines [][]byte) (Format, bool) {
-	var dmesg, monotonic int
+	var host []byte
+	dmesg, kernel, sameHost := false, false, true
 	for _, b := range lines {
 		if f, ok := plain(b); ok {
 			return f, true
@@ -52,15 +53,19 @@ func detect(lines [][]byte) (Format, bool) {
 		if err != nil || p.what != aLine {
 			continue
 		}
-		dmesg++
+		word, _, _ := bytes.Cut(p.text, []byte(" "))
+		if !dmesg {
+			host = word
+		}
+		dmesg, sameHost = true, sameHost && bytes.Equal(word, host)
 		if q, err := parseJournal(b, time.UTC); err == nil && q.what == aLine {
-			monotonic++
+			kernel = true
 		}
 	}
 	switch {
-	case dmesg == 0:
+	case !dmesg:
 		return "", false
-	case monotonic == dmesg:
+	case kernel && sameHost:
 		return FormatJournal, true
 	}
 	return FormatDmesg, true

@@ -85,6 +85,9 @@ func NewReader(name string, in io.Reader, o ReadOptions) (*Reader, error) {
 	if len(bytes.TrimSpace(sample)) == 0 {
 		return nil, fmt.Errorf("%s: nothing is in it; %s", name, looksLike)
 	}
+	if bytes.HasPrefix(sample, []byte("\x1f\x8b")) {
+		return nil, fmt.Errorf("%s: compressed; give it as `zcat FILE | roundhouse-agent replay -`", name)
+	}
 	lines := bytes.Split(sample, []byte("\n"))
 	if len(lines) > 1 && len(sample) == maxSample {
 		lines = lines[:len(lines)-1]

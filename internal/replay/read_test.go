@@ -117,6 +117,14 @@ func TestReader(t *testing.T) {
 			in: "[    1.000000] gpu-17 kernel: a\n[    1.500000] gpu-17 kernel: b\n", format: FormatJournal, assumed: true,
 			want: []string{"1970-01-01T00:00:00Z boot ", "1970-01-01T00:00:01Z 4 a", "1970-01-01T00:00:01.5Z 4 b"},
 		},
+		"short-monotonic with a process's line first": {
+			in: "[    1.000000] gpu-17 systemd[1]: x\n[    1.500000] gpu-17 kernel: b\n", format: FormatJournal, assumed: true,
+			want: []string{"1970-01-01T00:00:00Z boot ", "1970-01-01T00:00:01.5Z 4 b"},
+		},
+		"dmesg in which a process says that it is the kernel": {
+			in: "[    1.000000] usb 1-1: x\n[    1.500000] gpu-17 kernel: b\n", format: FormatDmesg, assumed: true,
+			want: []string{"1970-01-01T00:00:00Z boot ", "1970-01-01T00:00:01Z 4 usb 1-1: x", "1970-01-01T00:00:01.5Z 4 gpu-17 kernel: b"},
+		},
 		"a journal as JSON over two boots": {
 			in: `{"__REALTIME_TIMESTAMP":"1764000000000000","_BOOT_ID":"a","_TRANSPORT":"kernel","PRIORITY":"4","SYSLOG_FACILITY":"0","MESSAGE":"x\ny"}` + "\n" +
 				`{"__REALTIME_TIMESTAMP":"1764000100000000","_BOOT_ID":"b","_TRANSPORT":"kernel","PRIORITY":"4","SYSLOG_FACILITY":"1","MESSAGE":"z"}` + "\n",
@@ -159,6 +167,7 @@ func TestReaderSaysWhereAndWhatToDo(t *testing.T) {
 	}{
 		"an empty file":          {"\n\n", "gpu-17.log: nothing is in it; want raw /dev/kmsg"},
 		"a file of another kind": {"\nhello\nworld\n", "gpu-17.log:2: cannot tell what this is; want raw /dev/kmsg"},
+		"a compressed file":      {"\x1f\x8b\x08\x00", "gpu-17.log: compressed; give it as `zcat"},
 		"JSON of another kind":   {`{"hello":1}`, "gpu-17.log:1: cannot tell"},
 		"a fact with an error in it": {
 			`{"at":"2026-11-23T10:00:00Z","boot":"0fc7"}` + "\n" + `{"at":"2026-11-23T10:00:00Z","reset":"x"}` + "\n",

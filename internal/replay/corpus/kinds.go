@@ -167,7 +167,10 @@ func (b *builder) process() string {
 
 func (b *builder) chance(percent float64) bool { return b.r.Float64()*100 < percent }
 
-func (b *builder) upTo(d time.Duration) time.Duration { return time.Duration(b.r.Int64N(int64(d))) }
+// upTo is in whole microseconds, as all times are: the kernel has no finer ones.
+func (b *builder) upTo(d time.Duration) time.Duration {
+	return time.Duration(b.r.Int64N(int64(d))).Truncate(time.Microsecond)
+}
 
 func (b *builder) between(from, to time.Duration) time.Duration { return from + b.upTo(to-from) }
 

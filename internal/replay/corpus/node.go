@@ -205,13 +205,13 @@ func (n *Node) boot(at time.Time) {
 	n.ready = append(n.ready, replay.Event{
 		Kind: replay.Boot, At: at, BootID: fmt.Sprintf("%08x-0000-4000-8000-%012x", n.number+1, n.boots),
 	})
-	for i, text := range []string{
+	for _, text := range []string{
 		"Linux version 6.8.0-60-generic (buildd@lcy02) (x86_64-linux-gnu-gcc-13) #63-Ubuntu SMP PREEMPT_DYNAMIC",
 		"nvidia-nvlink: Nvlink Core is being initialized, major device number 234",
 		"NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  " + n.driver + "  Release Build  (dvs-builder@U22-I3)",
 		"nvidia-uvm: Loaded the UVM driver, major device number 510.",
 	} {
-		n.line(kernelLine(at.Add(time.Duration(i*i)*time.Second), 6, text))
+		n.line(kernelLine(at, 6, text))
 	}
 }
 

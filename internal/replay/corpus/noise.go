@@ -232,7 +232,7 @@ func (n *Node) chatter(from time.Time) {
 		return
 	}
 	for range mean/2 + r.IntN(mean+1) {
-		e := kernelLine(from.Add(time.Duration(r.Int64N(int64(24*time.Hour)))), 6, chatterTexts[r.IntN(len(chatterTexts))])
-		n.items = append(n.items, item{event: e})
+		at := from.Add(time.Duration(r.Int64N(int64(24*time.Hour/time.Microsecond))) * time.Microsecond)
+		n.items = append(n.items, item{event: kernelLine(at, 6, chatterTexts[r.IntN(len(chatterTexts))])})
 	}
 }

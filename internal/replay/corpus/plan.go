@@ -59,7 +59,7 @@ func (c *Corpus) plan() error {
 
 func (p *planner) add(node int, at time.Time, build func(b *builder)) {
 	p.next++
-	p.plans[node].episodes = append(p.plans[node].episodes, episode{at: at, seed: p.next, build: build})
+	p.plans[node].episodes = append(p.plans[node].episodes, episode{at: at.Truncate(time.Microsecond), seed: p.next, build: build})
 }
 
 // total is how many of something there are over all node-days.
