@@ -426,15 +426,18 @@ func switchNonfatal(b *builder, _ *Label) {
 	b.sxid(time.Millisecond, 12028, "Severity 0 Engine instance 07 Sub-engine instance 00")
 }
 
-// flap is a need that comes and goes.
+// flap is a need that comes and goes. What comes and goes while the agent starts anew is over when it reads of it, so the last
+// time is longer than that.
 func flap(b *builder, _ *Label) {
 	at := time.Duration(0)
-	for range 3 + b.r.IntN(4) {
+	for range 2 + b.r.IntN(4) {
 		b.recover(at, needNone, needReset)
 		at += b.between(2*time.Second, 2*time.Minute)
 		b.recover(at, needReset, needNone)
 		at += b.between(2*time.Second, 2*time.Minute)
 	}
+	b.recover(at, needNone, needReset)
+	b.recover(at+b.between(agentDown+30*time.Second, 3*time.Minute), needReset, needNone)
 }
 
 func asksHuman(b *builder, l *Label) {

@@ -84,6 +84,7 @@ type Node struct {
 	seq       uint64
 	boots     int
 	down      bool
+	killed    bool
 	announced map[string]bool
 }
 
@@ -172,9 +173,18 @@ func (n *Node) emit(it *item) {
 		}
 	case opEvent:
 		if !n.down {
-			n.ready = append(n.ready, it.event)
+			n.agent(it.event)
 		}
 	}
+}
+
+// agent emits what happens to the agent, or what it does: an agent that was killed resets nothing before it is back.
+func (n *Node) agent(e replay.Event) {
+	if e.Kind == replay.Reset && n.killed {
+		n.agent(replay.Event{Kind: replay.AgentStart, At: e.At})
+	}
+	n.killed = e.Kind == replay.AgentStop
+	n.ready = append(n.ready, e)
 }
 
 func (n *Node) line(e replay.Event) {
@@ -200,7 +210,7 @@ func (n *Node) uuid(address string) string {
 
 // boot starts the machine.
 func (n *Node) boot(at time.Time) {
-	n.seq, n.down, n.announced = 0, false, map[string]bool{}
+	n.seq, n.down, n.killed, n.announced = 0, false, false, map[string]bool{}
 	n.boots++
 	n.ready = append(n.ready, replay.Event{
 		Kind: replay.Boot, At: at, BootID: fmt.Sprintf("%08x-0000-4000-8000-%012x", n.number+1, n.boots),

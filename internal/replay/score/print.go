@@ -69,7 +69,7 @@ func trimLines(s string) string {
 
 // faultTable has a row a kind of fault, under a row of titles.
 func (s *Score) faultTable() [][]string {
-	rows := [][]string{{"FAULT", "CODE", "CLASS", "ASKS FOR", "FAULTS", "FOUND", "RECALL", "PRECISION", "ROOT NAMED", "MEDIAN", "P99", "MAX"}}
+	rows := [][]string{{"FAULT", "CODE", "CLASS", "ASKS FOR", "FAULTS", "FOUND", "RECALL", "PRECISION", "ROOT NAMED", "LINGERING", "MEDIAN", "P99", "MAX"}}
 	for i := range s.Rows {
 		r := &s.Rows[i]
 		if r.Faults == 0 {
@@ -85,10 +85,12 @@ func (s *Score) faultTable() [][]string {
 		}
 		row := []string{
 			r.Kind, codes(r.Codes), r.Class, asks, strconv.Itoa(r.Faults), strconv.Itoa(r.Found), recall, percent(r.Precision()),
-			strconv.Itoa(r.Root), delay(r.Median), delay(r.P99), delay(r.Max),
+			strconv.Itoa(r.Root), strconv.Itoa(r.Lingering), delay(r.Median), delay(r.P99), delay(r.Max),
 		}
 		if r.Found == 0 {
-			row[7], row[8], row[9], row[10], row[11] = "-", "-", "-", "-", "-"
+			for i := 7; i < len(row); i++ {
+				row[i] = "-"
+			}
 		}
 		rows = append(rows, row)
 	}
@@ -144,7 +146,8 @@ func (s *Score) Summary() []string {
 			"processes; %d overwritten.", s.Seed, s.Nodes, s.Days, c.Lines, c.Application, c.Forged, c.Injected, c.Lost),
 		fmt.Sprintf("Found %d of %d faults that lines reveal (recall %s); %d left no line that could be read.",
 			found, visible, ratio(found, visible), hidden),
-		fmt.Sprintf("False disruptive recommendations: %d, of %d disruptive incidents.", s.FalseDisruptive, s.Totals.Disruptive),
+		fmt.Sprintf("False disruptive recommendations: %d, of %d disruptive incidents. Standing after the repair: %d.",
+			s.FalseDisruptive, s.Totals.Disruptive, s.Lingering),
 	}
 }
 

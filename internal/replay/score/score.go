@@ -16,8 +16,9 @@ import (
 const (
 	// early is how much before the first line's time something may be found: times are rounded.
 	early = time.Second
-	// late is how long after the end of a fault something said of it is still of it: a reset is seen at the next look.
-	late = time.Minute
+	// late is how long after the end of a fault something said of it is still of it, and may still stand: the agent may just
+	// be starting anew.
+	late = 2 * time.Minute
 	// maxExamples bounds what is listed of the false and the missed.
 	maxExamples = 20
 )
@@ -31,10 +32,12 @@ type Row struct {
 	// Disruptive says that it takes a reset or a reboot, and Visible that lines reveal it.
 	Disruptive bool `json:"disruptive"`
 	Visible    bool `json:"visible"`
-	// Faults there were; Found of them were found, and Root of those as the root of their incident.
-	Faults int `json:"faults"`
-	Found  int `json:"found"`
-	Root   int `json:"root"`
+	// Faults there were; Found of them were found, Root of those as the root of their incident, and Lingering of those that
+	// ask for a repair stood on when it was done.
+	Faults    int `json:"faults"`
+	Found     int `json:"found"`
+	Root      int `json:"root"`
+	Lingering int `json:"lingering"`
 	// False are disruptive incidents without such a fault, by the code of their root.
 	False int `json:"false"`
 	// Median, P99 and Max are how long after the first line that tells of it it was found.
@@ -83,12 +86,14 @@ type Score struct {
 	FalseDisruptive int `json:"falseDisruptive"`
 	// Missed are visible faults that were not found; zero is the aim.
 	Missed int `json:"missed"`
-	// Examples are the first of both.
+	// Lingering are faults that stood on when they were repaired; zero is the aim.
+	Lingering int `json:"lingering"`
+	// Examples are the first of them.
 	Examples []string `json:"examples,omitempty"`
 }
 
-// Clean says that nothing visible was missed and nothing false was disruptive.
-func (s *Score) Clean() bool { return s.FalseDisruptive == 0 && s.Missed == 0 }
+// Clean says that nothing visible was missed, nothing false was disruptive, and nothing stood on when it was repaired.
+func (s *Score) Clean() bool { return s.FalseDisruptive == 0 && s.Missed == 0 && s.Lingering == 0 }
 
 // Run plays a corpus and scores it. each, where it is not nil, is called with the result of each node.
 func Run(ctx context.Context, c *corpus.Corpus, o replay.Options, each func(node string, r *replay.Result)) (*Score, error) {
@@ -178,6 +183,7 @@ func (s *Score) label(l *corpus.Label, all []said) {
 		f := &all[i]
 		if l.Disruptive && f.Disruptive && of(l, f.Fault) && within(l, f.DisruptiveFrom) {
 			f.true = true
+			s.ended(l, row, f.Fault)
 		}
 		when, ok := tells(l, f.Fault)
 		if ok && (found == nil || when.Before(at)) {
@@ -195,6 +201,15 @@ func (s *Score) label(l *corpus.Label, all []said) {
 		r.Found++
 		r.delays = append(r.delays, max(at.Sub(l.From), 0))
 		r.Root += number(found.root.Code == l.Code)
+	}
+}
+
+// ended sees to it that a fault which was repaired is no longer said.
+func (s *Score) ended(l *corpus.Label, row *Row, f *replay.Fault) {
+	if f.PCI == l.Device && (f.Cleared.IsZero() || f.Cleared.After(l.Until.Add(late))) {
+		row.Lingering++
+		s.Lingering++
+		s.example("lingering: %s of %s %s stands after %s", f.Code, l.Node, l.Device, l.Until.Format(time.RFC3339))
 	}
 }
 
