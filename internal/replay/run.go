@@ -121,15 +121,12 @@ type run struct {
 	unread  int
 	book    *book
 	result  Result
-	done    context.Context
 }
 
 // Run plays a recording to its end.
 func Run(ctx context.Context, src Source, o Options) (Result, error) {
 	o = o.withDefaults()
-	done, cancel := context.WithCancel(ctx)
-	cancel()
-	r := &run{o: o, m: newMachine(), book: newBook(o.MaxFaults), done: done}
+	r := &run{o: o, m: newMachine(), book: newBook(o.MaxFaults)}
 	for n := 0; ; n++ {
 		var e Event
 		err := src.Next(&e)
@@ -331,7 +328,9 @@ func (r *run) look(ctx context.Context, s *slot) {
 	if w, ok := s.check.(health.Waiter); ok {
 		r.unread = 0
 		// The agent waits after each look, and what is not urgent is done then. The wait is over before it began.
-		_ = w.Wait(r.done)
+		over, cancel := context.WithCancel(ctx)
+		cancel()
+		_ = w.Wait(over)
 	}
 	r.summary(s.check.Name()).add(res)
 	r.book.update(r.now, s.check.Name(), health.Identify(res.Findings, r.devices()))

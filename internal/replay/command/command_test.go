@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,8 +17,8 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/replay/score"
 )
 
-// update writes the committed sample anew: go test ./internal/replay/command -run Sample -update.
-var update = flag.Bool("update", false, "write testdata anew")
+// update writes the committed samples anew: ROUNDHOUSE_UPDATE_TESTDATA=1 go test ./internal/replay/command.
+func update() bool { return os.Getenv("ROUNDHOUSE_UPDATE_TESTDATA") != "" }
 
 const testdata = "../testdata"
 
@@ -49,7 +48,7 @@ func sample(t *testing.T) *corpus.Corpus {
 
 func TestSampleIsWhatIsCommitted(t *testing.T) {
 	dir := filepath.Join(testdata, "corpus")
-	if *update {
+	if update() {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +66,7 @@ func TestSampleIsWhatIsCommitted(t *testing.T) {
 		want := read(t, path)
 		size += len(want)
 		if diff := cmp.Diff(string(want), string(read(t, filepath.Join(dir, name)))); diff != "" {
-			t.Errorf("%s is not what is committed; run with -update (-made +committed):\n%.2000s", name, diff)
+			t.Errorf("%s is not what is committed; run with ROUNDHOUSE_UPDATE_TESTDATA=1 (-made +committed):\n%.2000s", name, diff)
 		}
 	}
 	if size > 200<<10 {
@@ -100,7 +99,7 @@ func read(t *testing.T, path string) []byte {
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join(testdata, name)
-	if *update {
+	if update() {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}

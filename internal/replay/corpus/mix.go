@@ -31,8 +31,9 @@ type Mix struct {
 	// the log in which nothing was lost that matters. Assumed.
 	RebootsPerNodeDay, UpgradesPerNodeDay, OverrunsPerNodeDay float64
 	// ForgedPerNodeDay are lines in which a process's name holds what it should not, InjectedPerNodeDay lines that a process
-	// wrote to /dev/kmsg, and OddPerNodeDay lines with codes that are ignored or unknown. Assumed.
-	ForgedPerNodeDay, InjectedPerNodeDay, OddPerNodeDay float64
+	// wrote to /dev/kmsg, OddPerNodeDay lines with codes that are ignored or unknown, and HostPerNodeDay what the host says of
+	// itself that asks for nothing. Assumed.
+	ForgedPerNodeDay, InjectedPerNodeDay, OddPerNodeDay, HostPerNodeDay float64
 	// ChatterPerNodeDay are kernel lines that tell nothing. Assumed.
 	ChatterPerNodeDay float64
 	// GPUs and Switches of each node. Assumed: an HGX H100 has 8 and 4.
@@ -45,7 +46,7 @@ func DefaultMix() Mix {
 		Xid45PerNodeDay: 168924.0 / 288, OtherApplicationPerNodeDay: 10, CrashNodes: 77,
 		FaultsPer1000NodeDays: 4.0, FaultsPerKind: 5, LemonPercent: 1.2, LemonSharePercent: 13, OffBusWithAERPercent: 53,
 		RestartPercent: 10, AgentRestartsPerNodeDay: 0.1, RebootsPerNodeDay: 0.05, UpgradesPerNodeDay: 0.05, OverrunsPerNodeDay: 0.05,
-		ForgedPerNodeDay: 4, InjectedPerNodeDay: 1, OddPerNodeDay: 2, ChatterPerNodeDay: 200, GPUs: 8, Switches: 4,
+		ForgedPerNodeDay: 4, InjectedPerNodeDay: 1, OddPerNodeDay: 2, HostPerNodeDay: 1, ChatterPerNodeDay: 200, GPUs: 8, Switches: 4,
 	}
 }
 

@@ -16,6 +16,7 @@ const (
 	NoiseForged   = "forged-name"
 	NoiseInjected = "injected-line"
 	NoiseOdd      = "odd-code"
+	NoiseHost     = "host-remark"
 	NoiseUpgrade  = "driver-upgrade"
 	NoiseReboot   = "planned-reboot"
 	NoiseOverrun  = "log-overrun"
@@ -25,7 +26,7 @@ const (
 // Noises are all of them, in the order of the table.
 func Noises() []string {
 	return []string{
-		NoiseStorm, NoiseErrors, NoiseCrash, NoiseForged, NoiseInjected, NoiseOdd, NoiseUpgrade, NoiseReboot, NoiseOverrun, NoiseRestart,
+		NoiseStorm, NoiseErrors, NoiseCrash, NoiseForged, NoiseInjected, NoiseOdd, NoiseHost, NoiseUpgrade, NoiseReboot, NoiseOverrun, NoiseRestart,
 	}
 }
 
@@ -160,6 +161,20 @@ func oddCode(b *builder) {
 	code := pick(b, []int{14, 37, 38, 44, 66, 67, 92, 93, 106, 107, 108, 121, 137, 141, 152, 153, 157, 160, 161, 162, 172, 51, 177, 400, 999})
 	b.xidOf(0, gpu, short(gpu), code, "something that asks for nothing")
 	b.noise(NoiseOdd, gpu, fmt.Sprintf("Xid%d", code))
+}
+
+// hostRemark is what a host says of itself that asks for nothing: a container that had no memory left, and errors that were
+// corrected.
+func hostRemark(b *builder) {
+	gpu := b.anyGPU()
+	b.kernel(0, pick(b, []string{
+		"Memory cgroup out of memory: Killed process 4711 (python) total-vm:8388608kB, anon-rss:8126464kB, file-rss:0kB, shmem-rss:0kB, UID:1000 pgtables:16384kB oom_score_adj:998",
+		"pcieport " + portOf(gpu) + ": AER: Correctable error message received from " + gpu,
+		"nvidia " + gpu + ": PCIe Bus Error: severity=Correctable, type=Data Link Layer, (Transmitter ID)",
+		"EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0 page:0x2f offset:0x0 grain:32 syndrome:0x0)",
+		"mce: [Hardware Error]: Machine check events logged",
+	}))
+	b.noise(NoiseHost, "", "")
 }
 
 // driverUpgrade unloads the driver's modules and loads others, as a GPU operator does. The GPUs get their UUIDs said anew.

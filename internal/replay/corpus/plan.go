@@ -49,6 +49,7 @@ func (c *Corpus) plan() error {
 	p.scattered(c.o.Mix.ForgedPerNodeDay, forgedName)
 	p.scattered(c.o.Mix.InjectedPerNodeDay, injectedLine)
 	p.scattered(c.o.Mix.OddPerNodeDay, oddCode)
+	p.scattered(c.o.Mix.HostPerNodeDay, hostRemark)
 	p.scattered(c.o.Mix.OverrunsPerNodeDay, overrun)
 	p.scattered(c.o.Mix.AgentRestartsPerNodeDay, agentRestart)
 	for i := range c.plans {
