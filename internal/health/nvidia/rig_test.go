@@ -135,7 +135,7 @@ func (r *rig) look(check string) health.Result {
 	if c == nil {
 		r.Fatalf("there is no check %q", check)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
 	defer cancel()
 	return c.Look(ctx)
 }
