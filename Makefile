@@ -36,7 +36,7 @@ help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: $(ROOT_BINARIES:%=$(BIN)/%) $(BIN)/roundhouse-controlplane $(BIN)/roundhouse-sandbox ## Build the binaries into bin/ (the control plane takes six minutes, once).
+build: $(ROOT_BINARIES:%=$(BIN)/%) $(BIN)/roundhouse-nvml $(BIN)/roundhouse-controlplane $(BIN)/roundhouse-sandbox ## Build the binaries into bin/ (the control plane takes six minutes, once).
 
 .PHONY: generate
 generate: $(TOOLS)/controller-gen ## Regenerate deep copies, CRDs and the tables of docs/api.md from api/.
@@ -93,6 +93,13 @@ test-parts: require
 .PHONY: FORCE
 $(ROOT_BINARIES:%=$(BIN)/%): $(BIN)/%: FORCE | require
 	CGO_ENABLED=0 go build -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+
+# The one program with C in it: NVIDIA's bindings. It needs the C library that it was built with, or a newer one, at run
+# time. The library's functions are bound when they are called, not when the program starts, or none with a function
+# missing would start; and the compiler would tell at length which of them NVIDIA has deprecated.
+$(BIN)/roundhouse-nvml: FORCE | require
+	CGO_ENABLED=1 CGO_CFLAGS='-O2 -g -Wno-deprecated-declarations' go build -buildvcs=false \
+		-ldflags '$(LDFLAGS) -extldflags=-Wl,-z,lazy' -o $@ ./cmd/roundhouse-nvml
 
 $(BIN)/roundhouse-sandbox: FORCE | require
 	cd sandbox && go build -buildvcs=false -ldflags '$(LDFLAGS)' -o $@ ./cmd/roundhouse-sandbox

@@ -22,6 +22,8 @@ type Options struct {
 	StateDir string
 	// RebootGrace is how long a reboot asked of systemd may take before the kernel is asked; five minutes when zero.
 	RebootGrace time.Duration
+	// NVMLHelper is the program that asks NVML; roundhouse-nvml beside the running program when empty.
+	NVMLHelper string
 }
 
 // Host is the Linux machine that the process runs on.
@@ -32,6 +34,7 @@ type Host struct {
 	rebootGrace time.Duration
 	pci         *door
 	nvidia      *door
+	nvml        *nvmlHelper
 	system      system
 }
 
@@ -57,6 +60,7 @@ func NewHost(o Options) *Host {
 	if h.rebootGrace == 0 {
 		h.rebootGrace = 5 * time.Minute
 	}
+	h.nvml = newNVMLHelper(o.NVMLHelper, h.root)
 	return h
 }
 

@@ -92,6 +92,7 @@ type Machine interface {
 	Namer
 	PCIReader
 	NVIDIAReader
+	NVMLReader
 	LogOpener
 	Store
 	Rebooter

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Errors of NVML, which callers tell apart with errors.Is. None of them says that a GPU is well or broken: they say that
@@ -22,6 +23,32 @@ type NVMLReader interface {
 	NVML(ctx context.Context) (NVMLReport, error)
 }
 
+// NVMLCall names a call of the library and the GPU it is about; -1 for none.
+type NVMLCall struct {
+	Name string `json:"call"`
+	GPU  int    `json:"gpu"`
+}
+
+func (c NVMLCall) String() string {
+	switch {
+	case c.Name == "":
+		return "before the first call"
+	case c.GPU < 0:
+		return c.Name
+	}
+	return fmt.Sprintf("%s of GPU %d", c.Name, c.GPU)
+}
+
+// NVMLCallError is an error, ErrStuck or ErrNVMLCrashed, in a call.
+type NVMLCallError struct {
+	Call NVMLCall
+	Err  error
+}
+
+func (e *NVMLCallError) Error() string { return e.Call.String() + ": " + e.Err.Error() }
+
+func (e *NVMLCallError) Unwrap() error { return e.Err }
+
 // NVMLReport is what one run of the NVML helper read. What could not be read is nil, and Unread says why: absence is never
 // zero. Names and units are those of nvml.h.
 type NVMLReport struct {
@@ -39,8 +66,9 @@ type NVMLReport struct {
 	GPUs []NVMLGPU `json:"gpus,omitempty"`
 	// Unread are the calls about the machine that failed, by name, and the error's name.
 	Unread map[string]string `json:"unread,omitempty"`
-	// Took is how long the helper ran, in milliseconds.
+	// Took is how long the helper ran, in milliseconds, and CPU what it used of a processor, in microseconds.
 	Took int64 `json:"tookMs,omitempty"`
+	CPU  int64 `json:"cpuMicros,omitempty"`
 }
 
 // NVMLGPU is one physical GPU. MIG instances are listed in it: they are parts of it and cannot be repaired alone.

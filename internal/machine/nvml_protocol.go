@@ -59,22 +59,6 @@ type NVMLEnd struct {
 	Took int64 `json:"tookMs,omitempty"`
 }
 
-// NVMLCall names a call of the library and the GPU it is about; -1 for none.
-type NVMLCall struct {
-	Name string `json:"call"`
-	GPU  int    `json:"gpu"`
-}
-
-func (c NVMLCall) String() string {
-	switch {
-	case c.Name == "":
-		return "before its first call"
-	case c.GPU < 0:
-		return c.Name
-	}
-	return fmt.Sprintf("%s of GPU %d", c.Name, c.GPU)
-}
-
 // NVMLEncoder writes the helper's frames.
 type NVMLEncoder struct{ w io.Writer }
 
@@ -160,13 +144,15 @@ func (d *nvmlDecoder) line(n int, line []byte) error {
 	if n == 1 {
 		return checkHello(f.Hello)
 	}
+	// What is not within bounds must not get in, nor replace what is there.
 	switch {
 	case f.Machine != nil && !d.machine && f.GPU == nil && f.End == nil && f.Hello == nil:
+		if err := checkMachine(f.Machine); err != nil {
+			return fmt.Errorf("machine: %w", err)
+		}
 		d.machine, d.report = true, *f.Machine
 		d.report.GPUs = nil
-		return checkMachine(f.Machine)
 	case f.GPU != nil && f.End == nil && f.Hello == nil && f.Machine == nil:
-		// An index out of bounds must not get in, nor what is not within bounds replace what was.
 		if err := f.GPU.check(); err != nil {
 			return fmt.Errorf("GPU %d: %w", f.GPU.Index, err)
 		}

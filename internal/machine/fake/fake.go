@@ -56,6 +56,7 @@ type Door string
 const (
 	DoorPCI    Door = "pci"
 	DoorNVIDIA Door = "nvidia"
+	DoorNVML   Door = "nvml"
 	DoorLog    Door = "log"
 	DoorStore  Door = "store"
 	DoorBoot   Door = "boot"
@@ -73,6 +74,7 @@ type Machine struct {
 	devices   []slot
 	log       []record
 	firstSeq  uint64
+	nvml      func(*machine.NVMLReport)
 	files     map[string][]byte
 	errs      map[Door]error
 	hung      map[Door]bool
@@ -83,6 +85,7 @@ type Machine struct {
 type slot struct {
 	Device
 	gone   bool
+	missed bool // it was off the bus at the present boot
 	broken Break
 	heals  int // boots left until it is whole again; 0 is never
 }

@@ -179,6 +179,7 @@ func (m *Machine) advanceLocked() {
 				s.broken = Break{}
 			}
 		}
+		s.missed = s.broken.Kind == Gone
 	}
 	m.log, m.firstSeq = nil, 0
 	m.logBootLocked()

@@ -21,7 +21,7 @@ func (a *asker) identity(g *machine.NVMLGPU) {
 	g.UUID = uuid(text(a, "nvmlDeviceGetUUID", d.GetUUID))
 	g.Model = text(a, "nvmlDeviceGetName", d.GetName)
 	a.fields("recovery", []field{
-		{nvml.FI_DEV_GET_GPU_RECOVERY_ACTION, 0, "GET_GPU_RECOVERY_ACTION", func(v uint64) { g.Recovery = pointer(uint32(v)) }},
+		{nvml.FI_DEV_GET_GPU_RECOVERY_ACTION, 0, "GET_GPU_RECOVERY_ACTION", func(v uint64) { g.Recovery = new(uint32(v)) }},
 	})
 	g.Serial = text(a, "nvmlDeviceGetSerial", d.GetSerial)
 	g.VBIOS = text(a, "nvmlDeviceGetVbiosVersion", d.GetVbiosVersion)
@@ -64,9 +64,9 @@ func (a *asker) ecc() *machine.NVMLECC {
 
 	var sram nvml.EccSramErrorStatus
 	if a.ask("nvmlDeviceGetSramEccErrorStatus", func() (ret nvml.Return) { sram, ret = d.GetSramEccErrorStatus(); return ret }) {
-		ecc.SRAMThresholdExceeded = pointer(sram.BThresholdExceeded != 0)
-		ecc.SRAMVolatileUncorrected = pointer(sram.VolatileUncParity + sram.VolatileUncSecDed)
-		ecc.SRAMAggregateUncorrected = pointer(sram.AggregateUncParity + sram.AggregateUncSecDed)
+		ecc.SRAMThresholdExceeded = new(sram.BThresholdExceeded != 0)
+		ecc.SRAMVolatileUncorrected = new(sram.VolatileUncParity + sram.VolatileUncSecDed)
+		ecc.SRAMAggregateUncorrected = new(sram.AggregateUncParity + sram.AggregateUncSecDed)
 	}
 	if *ecc == (machine.NVMLECC{}) {
 		return nil
@@ -151,7 +151,7 @@ func (a *asker) clocks() *machine.NVMLClocks {
 		return len(list), ret
 	})
 	if processes != nil {
-		c.Processes = pointer(int(*processes))
+		c.Processes = new(int(*processes))
 	}
 	if c == (machine.NVMLClocks{}) {
 		return nil
@@ -166,7 +166,7 @@ func (a *asker) mig(g *machine.NVMLGPU) {
 	if !a.ask("nvmlDeviceGetMigMode", func() (ret nvml.Return) { now, pending, ret = d.GetMigMode(); return ret }) {
 		return
 	}
-	g.MIG, g.MIGPending = pointer(now == nvml.DEVICE_MIG_ENABLE), pointer(pending == nvml.DEVICE_MIG_ENABLE)
+	g.MIG, g.MIGPending = new(now == nvml.DEVICE_MIG_ENABLE), new(pending == nvml.DEVICE_MIG_ENABLE)
 	if !*g.MIG {
 		return
 	}
@@ -214,5 +214,3 @@ func uuid(s string) string {
 	}
 	return s
 }
-
-func pointer[T any](value T) *T { return &value }

@@ -47,7 +47,8 @@ func Guard(deadline time.Duration) error {
 		return fmt.Errorf("setting signals: %w", err)
 	}
 	err := errors.Join(
-		unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}),
+		// One, and not zero, is what also keeps the kernel from starting a program for the dump (core(5)).
+		unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}),
 		unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: maxData, Max: maxData}),
 	)
 	if err != nil {

@@ -3,7 +3,8 @@
  * numbers of NVIDIA's nvml.h, and takes its answers from a text file beside it (its own path with ".conf" at the end).
  * Without that file it has eight healthy GPUs.
  *
- * Lines of the file; GPU is an index or *, CALL the name of a function without nvml and without its version's number:
+ * Lines of the file; GPU is an index, -1 for calls about none, or *; CALL is the name of a function without nvml and
+ * without its version's number:
  *
  *   value GPU KEY NUMBER      what a function answers; the keys are where number() is called below
  *   text GPU KEY TEXT         the same for a string
@@ -12,14 +13,15 @@
  *   crash CALL GPU [SIGNAL]   that call dies of a signal, SIGSEGV without one
  *   hang-nth N, crash-nth N   the same for the Nth call of any kind, from 1
  *   hang-load, crash-load     the same while the library is being loaded
- *   program PATH              nvmlInit runs this program, as the real one runs nvidia-modprobe
+ *   program PATH              nvmlInit runs this program, as the real one runs nvidia-modprobe, and logs the errno
  *   flood N                   nvmlInit writes N KiB to standard output
- *   log PATH                  append "CALL GPU" for each call
+ *   log                       append "CALL GPU" for each call to a file beside the library, its path with ".log" at the end
  *
  * Once nvmlInit has failed, any other call crashes: the real library's do.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,11 +37,11 @@ enum {
 
 typedef struct handle { int gpu; int mig; } *handle;
 
-static char conf[1 << 20];
+static char conf[1 << 20], self[4096];
 static struct handle gpus[MAX_GPUS], migs[MAX_GPUS][8];
 static int initialised, calls;
 
-/* line calls f for each line of the file that begins with the word, until f says that it is enough. */
+/* line is the next line of the file, after the one given, that begins with the word. */
 static const char *line(const char *after, const char *word) {
 	const char *p = after ? after : conf;
 	size_t n = strlen(word);
@@ -74,6 +76,18 @@ static const char *string(int gpu, const char *key, const char *otherwise) {
 	return v;
 }
 
+static void note(const char *what, int n) {
+	char path[sizeof self + 8];
+	if (!line(NULL, "log"))
+		return;
+	snprintf(path, sizeof path, "%s.log", self);
+	FILE *f = fopen(path, "a");
+	if (f) {
+		fprintf(f, "%s %d\n", what, n);
+		fclose(f);
+	}
+}
+
 static void hang(void) {
 	for (;;)
 		pause();
@@ -86,11 +100,12 @@ static void die(int sig) {
 }
 
 __attribute__((constructor)) static void load(void) {
-	Dl_info self;
-	char path[4096];
-	if (!dladdr((void *)load, &self))
+	Dl_info info;
+	char path[sizeof self + 8];
+	if (!dladdr((void *)load, &info))
 		abort();
-	snprintf(path, sizeof path, "%s.conf", self.dli_fname);
+	snprintf(self, sizeof self, "%s", info.dli_fname);
+	snprintf(path, sizeof path, "%s.conf", self);
 	FILE *f = fopen(path, "r");
 	if (f) {
 		conf[fread(conf, 1, sizeof conf - 1, f)] = 0;
@@ -104,16 +119,10 @@ __attribute__((constructor)) static void load(void) {
 
 /* enter is the start of every call: it does what the file says is to happen in it. */
 static int enter(const char *call, int gpu) {
-	char path[4096], c[96], g[16];
+	char c[96], g[16];
 	int n;
-	const char *p = line(NULL, "log");
-	if (p && sscanf(p, "log %4095s", path) == 1) {
-		FILE *f = fopen(path, "a");
-		if (f) {
-			fprintf(f, "%s %d\n", call, gpu);
-			fclose(f);
-		}
-	}
+	const char *p;
+	note(call, gpu);
 	if (strcmp(call, "Init") != 0 && !initialised)
 		die(SIGSEGV);
 	calls++;
@@ -159,9 +168,11 @@ static void run_program(const char *path) {
 	pid_t pid = fork();
 	if (pid == 0) {
 		execl(path, path, (char *)NULL);
-		_exit(127);
+		_exit(errno);
 	}
-	waitpid(pid, NULL, 0);
+	int status = 0;
+	waitpid(pid, &status, 0);
+	note("program", WEXITSTATUS(status));
 }
 
 int nvmlInit_v2(void) {
