@@ -86,8 +86,11 @@ func prettily(o nvml.Options, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if why := end.Missing + end.Failed; why != "" {
-		return errors.New(why)
+	switch {
+	case end.Missing != "":
+		return fmt.Errorf("%w: %s", machine.ErrNoNVML, end.Missing)
+	case end.Failed != "":
+		return errors.New(end.Failed)
 	}
 	encoder := json.NewEncoder(stdout)
 	encoder.SetIndent("", "  ")

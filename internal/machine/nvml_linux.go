@@ -22,6 +22,8 @@ const (
 	nvmlTimeout = 20 * time.Second
 	// nvmlExit is how long a helper that has told all may take to end; the driver closes its devices then.
 	nvmlExit = time.Second
+	// nvmlDying is how long after its killing a helper is not yet taken for one that does not end.
+	nvmlDying = 300 * time.Millisecond
 	// nvmlSelfEnd is how much later than we would the helper ends itself.
 	nvmlSelfEnd = 5 * time.Second
 	// nvmlDeadline is the exit status of a helper that ended itself at its deadline: ExitDeadline of package nvml.
@@ -65,7 +67,7 @@ func (n *nvmlHelper) ask(ctx context.Context) (NVMLReport, error) {
 	}
 	if n.left != nil {
 		// One that was killed just now may need this moment on a busy machine.
-		await(ctx, n.left.ended, nvmlExit-time.Since(n.left.killed))
+		await(ctx, n.left.ended, nvmlDying-time.Since(n.left.killed))
 		select {
 		case <-n.left.ended:
 			n.left.forget()

@@ -76,17 +76,17 @@ func load(root string) (*library, error) {
 		}
 		problems = append(problems, err)
 	}
-	return nil, worst(problems, root)
+	return nil, worst(problems)
 }
 
 // worst is the error to tell: that a library is there and does not load says more than that another is missing.
-func worst(problems []error, root string) error {
+func worst(problems []error) error {
 	for _, err := range problems {
 		if !errors.Is(err, errMissing) {
 			return err
 		}
 	}
-	return fmt.Errorf("%w: neither in %s nor in %s", errMissing, root, filepath.Join(root, driverRoot))
+	return errMissing
 }
 
 // view is where the wanted root is, seen from the process: "/" once it has moved there.

@@ -4,13 +4,16 @@ package nvml_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,7 +75,6 @@ func ask(t *testing.T, h *machine.Host) machine.NVMLReport {
 	}
 	return report
 }
-
 
 // healthy is the GPU of an index as the library has it when no file says otherwise.
 func healthy(i int) machine.NVMLGPU {
@@ -415,5 +417,72 @@ func TestTheLibraryBehindAnAbsoluteLink(t *testing.T) {
 	}
 	if report := ask(t, h); report.Count != 8 {
 		t.Errorf("got %+v", report)
+	}
+}
+
+// An agent that only observes has no right to change roots.
+func TestWithoutTheRightToChangeRoots(t *testing.T) {
+	root := t.TempDir()
+	if _, err := kit.Library(t.Context(), root); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), kit.Helper, "-root", root, "-pretty")
+	if os.Geteuid() == 0 {
+		for _, dir := range []string{root, filepath.Dir(root), filepath.Dir(kit.Helper)} {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), `"library": "`+root+`/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"`) {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// On a machine with a GPU this is what NVML really says; the log shows it whole.
+func TestRealGPU(t *testing.T) {
+	h := machine.NewHost(machine.Options{NVMLHelper: kit.Helper})
+	ctx := within(t, 60*time.Second)
+	got, err := h.NVML(ctx)
+	if errors.Is(err, machine.ErrNoNVML) {
+		t.Skip("no GPU here: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Init != "" {
+		t.Skip("no GPU to ask here: nvmlInit said ", got.Init)
+	}
+	text, err := json.MarshalIndent(got, "", "  ")
+	t.Logf("%s\n%v", text, err)
+	if got.Driver == "" || got.NVML == "" || len(got.GPUs) != got.Count {
+		t.Errorf("driver %q, NVML %q, %d GPUs of %d", got.Driver, got.NVML, len(got.GPUs), got.Count)
+	}
+	known, err := h.NVIDIAGPUs(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got.GPUs {
+		agrees(t, &got.GPUs[i], known)
+	}
+}
+
+// agrees checks a GPU against what the kernel driver says of it under /proc.
+func agrees(t *testing.T, g *machine.NVMLGPU, known []machine.NVIDIAGPU) {
+	t.Helper()
+	i := slices.IndexFunc(known, func(k machine.NVIDIAGPU) bool { return k.Address == g.Address })
+	if i < 0 {
+		t.Errorf("GPU %d at %q is not among %+v", g.Index, g.Address, known)
+		return
+	}
+	if k := known[i]; k.UUID != g.UUID || k.Model != g.Model {
+		t.Errorf("NVML has %s %s, the driver %s %s", g.Model, g.UUID, k.Model, k.UUID)
+	}
+	for call, name := range g.Unread {
+		if name != "NOT_SUPPORTED" && name != "FUNCTION_NOT_FOUND" {
+			t.Errorf("GPU %d: %s: %s", g.Index, call, name)
+		}
 	}
 }

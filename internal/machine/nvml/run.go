@@ -4,6 +4,8 @@ package nvml
 
 import (
 	"errors"
+	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
@@ -22,7 +24,7 @@ func Run(o Options, out *machine.NVMLEncoder) error {
 	var end machine.NVMLEnd
 	switch {
 	case errors.Is(err, errMissing):
-		end.Missing = err.Error()
+		end.Missing = fmt.Sprintf("neither in %s nor in %s", o.Root, filepath.Join(o.Root, driverRoot))
 	case err != nil:
 		end.Failed = err.Error()
 	default:
