@@ -35,6 +35,9 @@ type Host struct {
 	pci         *door
 	nvidia      *door
 	nvml        *nvmlHelper
+	aer         *door
+	infiniband  *door
+	amdgpu      *door
 	system      system
 }
 
@@ -49,6 +52,9 @@ func NewHost(o Options) *Host {
 		rebootGrace: o.RebootGrace,
 		pci:         newDoor("PCI bus"),
 		nvidia:      newDoor("NVIDIA driver"),
+		aer:         newDoor("PCI error counters"),
+		infiniband:  newDoor("InfiniBand ports"),
+		amdgpu:      newDoor("amdgpu driver"),
 		system:      realSystem{},
 	}
 	if h.root == "" {

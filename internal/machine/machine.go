@@ -51,6 +51,25 @@ type NVIDIAReader interface {
 	NVIDIAGPUs(ctx context.Context) ([]NVIDIAGPU, error)
 }
 
+// AERReader reads the kernel's counters of PCI Express Advanced Error Reporting, which need no vendor's driver.
+type AERReader interface {
+	// AER lists the devices at the addresses and every bridge above them, each once, by address. A device that is not on
+	// the bus is left out, and one that cannot report errors is listed as such.
+	AER(ctx context.Context, addresses []string) ([]AERDevice, error)
+}
+
+// InfiniBandReader reads the ports of RDMA devices: InfiniBand's and those of RDMA over Ethernet.
+type InfiniBandReader interface {
+	// InfiniBandPorts lists the ports by device and number. No device is an empty list, not an error.
+	InfiniBandPorts(ctx context.Context) ([]InfiniBandPort, error)
+}
+
+// AMDGPUReader reads what the amdgpu driver publishes of errors in a GPU's memory and units.
+type AMDGPUReader interface {
+	// AMDGPUs lists what the driver says of the devices at the addresses; those it does not hold are left out.
+	AMDGPUs(ctx context.Context, addresses []string) ([]AMDGPU, error)
+}
+
 // LogOpener opens the kernel log.
 type LogOpener interface {
 	// OpenLog opens the kernel log at the oldest record the kernel still has.
@@ -93,6 +112,9 @@ type Machine interface {
 	PCIReader
 	NVIDIAReader
 	NVMLReader
+	AERReader
+	InfiniBandReader
+	AMDGPUReader
 	LogOpener
 	Store
 	Rebooter

@@ -79,6 +79,9 @@ type Machine struct {
 	errs      map[Door]error
 	hung      map[Door]bool
 	wake      chan struct{}
+	aer       aerScript
+	ports     portScript
+	amd       amdScript
 }
 
 // slot is a place on the bus: the device as it was made, and what is wrong with it.
