@@ -36,7 +36,9 @@ func (h *Host) AER(ctx context.Context, addresses []string) ([]AERDevice, error)
 			if err != nil {
 				return nil, fmt.Errorf("reading AER counters: %w", err)
 			}
-			for i, a := range chain {
+			// From the root port down: the kernel counts a message there before it counts the error at its source
+			// (aer_irq and aer_isr), so that no message looks as if it had none.
+			for i, a := range slices.Backward(chain) {
 				if seen[a] || len(out) >= maxAERDevices {
 					continue
 				}
