@@ -103,9 +103,10 @@ func ParseBadPages(data []byte) (BadPages, error) {
 		if len(fields) != 3 {
 			return BadPages{}, fmt.Errorf("parsing bad page %q: want page : size : flag", clip(text))
 		}
-		page := strings.TrimSpace(fields[0])
-		if _, err := parseHex(strings.TrimPrefix(page, "0x"), 64); err != nil {
-			return BadPages{}, fmt.Errorf("parsing bad page %q: %w", clip(text), err)
+		for _, field := range fields[:2] {
+			if _, err := parseHex(strings.TrimPrefix(strings.TrimSpace(field), "0x"), 64); err != nil {
+				return BadPages{}, fmt.Errorf("parsing bad page %q: %w", clip(text), err)
+			}
 		}
 		switch strings.TrimSpace(fields[2]) {
 		case "R":

@@ -78,6 +78,7 @@ func TestParseBadPages(t *testing.T) {
 		"a list that was cut":       {in: page + page + "0x0000", want: BadPages{Reserved: 2, Cut: true}},
 		"an unknown flag":           {in: "0x00000001 : 0x00001000 : X\n", bad: true},
 		"a page that is no number":  {in: "page : 0x00001000 : R\n", bad: true},
+		"a page without a size":     {in: "0x00000001 : : R\n", bad: true},
 		"a line of another kind":    {in: "nothing\n", bad: true},
 		"a line with one part more": {in: "0x1 : 0x1000 : R : R\n", bad: true},
 	}
