@@ -238,7 +238,9 @@ func TestPagesOverTime(t *testing.T) {
 	r.expect("a level needs no look before", health.Failing, want...)
 	r.advance(time.Hour)
 	r.expect("an hour later", health.Failing, want...)
-	r.set(func(g *machine.AMDGPU) { g.MemoryBytes, g.Pages, g.Unread = 0, machine.BadPages{}, "ras/gpu_vram_bad_pages" })
+	r.set(func(g *machine.AMDGPU) {
+		g.MemoryBytes, g.Pages, g.Unread = 0, machine.BadPages{}, "ras/gpu_vram_bad_pages"
+	})
 	res := r.expect("and they cannot be read", health.Failing, want...)
 	if !res.Findings[0].Fault.FirstSeen.Time.Equal(t0) || res.Reason != health.ReasonCannotRead {
 		t.Errorf("%+v", res)

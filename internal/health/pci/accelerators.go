@@ -17,6 +17,12 @@ import (
 const (
 	vendorNVIDIA = 0x10de
 	vendorAMD    = 0x1002
+	vendorHabana = 0x1da3
+	vendorPFN    = 0x0ccd
+
+	// The boards of Preferred Networks; the vendor's other devices are links and switches between them (pci.ids).
+	deviceMNCore  = 0x0110
+	deviceMNCore2 = 0x0120
 
 	classVGA         = 0x0300
 	class3D          = 0x0302
@@ -55,13 +61,28 @@ func ParseMatch(s string) (Match, error) {
 	return m, nil
 }
 
+// String is the match as ParseMatch reads it.
+func (m Match) String() string {
+	word := func(n uint16) string {
+		if n == 0 {
+			return "*"
+		}
+		return fmt.Sprintf("%04x", n)
+	}
+	s := word(m.Vendor) + ":" + word(m.Device)
+	if m.Class != 0 {
+		s += ":" + word(m.Class)
+	}
+	return s
+}
+
 func (m Match) matches(id machine.PCIID) bool {
 	return (m.Vendor == 0 || m.Vendor == id.Vendor) && (m.Device == 0 || m.Device == id.Device) &&
 		(m.Class == 0 || m.Class == id.BaseAndSub())
 }
 
 // IsAccelerator says whether a device is one: NVIDIA's GPUs, AMD's without a monitor's class (its processors' own graphics
-// are VGA), and what is matched by configuration. A virtual function is none: those come and go by configuration, and
+// are VGA), Gaudi, MN-Core, and what is matched by configuration. A virtual function is none: those come and go by configuration, and
 // would be missed.
 func IsAccelerator(id machine.PCIID, extra []Match) bool {
 	if id.Virtual {
@@ -75,6 +96,14 @@ func IsAccelerator(id machine.PCIID, extra []Match) bool {
 		}
 	case vendorAMD:
 		if class == classDisplay || class == class3D || class == classAccelerator {
+			return true
+		}
+	case vendorHabana:
+		if class == classAccelerator {
+			return true
+		}
+	case vendorPFN:
+		if id.Device == deviceMNCore || id.Device == deviceMNCore2 {
 			return true
 		}
 	}
@@ -98,6 +127,10 @@ func vendorName(vendor uint16) string {
 		return "NVIDIA"
 	case vendorAMD:
 		return "AMD"
+	case vendorHabana:
+		return "Habana"
+	case vendorPFN:
+		return "Preferred Networks"
 	}
 	return fmt.Sprintf("%04x", vendor)
 }

@@ -51,6 +51,8 @@ type Options struct {
 	Machine Machine
 	// Match names accelerators beside the known ones.
 	Match []Match
+	// Declared is what devices must have, in place of what would be expected of them.
+	Declared Declared
 	// UnderLoad says which devices work; without it no GPU's link speed is judged.
 	UnderLoad UnderLoad
 	// UUID is a second source of identities by address, such as the kernel log.
@@ -138,7 +140,7 @@ func (c *Check) Look(ctx context.Context) health.Result {
 	}
 	seen, driverErr := c.identify(ctx, devices)
 	seats, learned := Reconcile(c.state.Known, seen)
-	verdict := Judge(seats, c.o.UnderLoad)
+	verdict := Judge(seats, c.o.UnderLoad, c.o.Declared)
 	next, changed := c.fold(seats, verdict)
 	c.last = seats
 	if learned {
@@ -241,6 +243,10 @@ func (c *Check) fold(seats []Seat, v Verdict) (next time.Duration, changed bool)
 	}
 	seen := make([]track.Observation, len(v.Conditions))
 	for i, cond := range v.Conditions {
+		if cond.Seat == wholeNode {
+			seen[i] = cond.observe("", Seat{}, c.o.Times)
+			continue
+		}
 		seen[i] = cond.observe(id[cond.Seat], seats[cond.Seat], c.o.Times)
 	}
 	unseen := func(id, _ string) bool { return blind[id] }
@@ -350,7 +356,7 @@ func link(seat *Seat, b Baseline) *v1alpha1.Link {
 func (c *Check) couldNotLook(err error) health.Result {
 	r := health.CouldNotLook(reasonOf(err), err, track.Findings(Name, c.state.Tracked))
 	if c.last != nil {
-		v := Judge(c.last, nil)
+		v := Judge(c.last, nil, c.o.Declared)
 		r.Devices = inventory(c.last, v)
 		for i := range r.Devices {
 			if r.Devices[i].Health == v1alpha1.DeviceHealthy {

@@ -2,6 +2,7 @@ package pci
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
@@ -17,7 +18,12 @@ const (
 	CodeNarrow = "PCILinkNarrow"
 	// CodeSlow is a link of a lower speed than expected, where that cannot be power-saving.
 	CodeSlow = "PCILinkSlow"
+	// CodeCount is fewer accelerators than declared, beside those that are missing by name.
+	CodeCount = "PCIDeviceCount"
 )
+
+// wholeNode is the seat of a condition that is of no device.
+const wholeNode = -1
 
 // minPeers is how many others of a model have to agree before less than the maximum counts as the platform's way.
 const minPeers = 2
@@ -26,21 +32,23 @@ const minPeers = 2
 type Baseline struct {
 	Width uint8
 	MTs   uint32
-	From  string // Maximum, Peers or Learned
+	From  string // Maximum, Peers, Learned or Declared
 	// Judged says that the speed was, and not only the width.
 	Judged bool
 }
 
 // The provenances, as the API has them.
 const (
-	fromMaximum = "Maximum"
-	fromPeers   = "Peers"
-	fromLearned = "Learned"
+	fromMaximum  = "Maximum"
+	fromPeers    = "Peers"
+	fromLearned  = "Learned"
+	fromDeclared = "Declared"
 )
 
 // Condition is something wrong at one look; it becomes a finding when it lasts.
 type Condition struct {
-	Code        string
+	Code string
+	// Seat is the index of the device's seat; below zero for the whole node.
 	Seat        int
 	Severity    v1alpha1.Severity
 	Recommended v1alpha1.Recommendation
@@ -62,7 +70,7 @@ type Verdict struct {
 type UnderLoad func(address string) (busy, known bool)
 
 // Judge says what is wrong. It is pure but for load, which may be nil.
-func Judge(seats []Seat, load UnderLoad) Verdict {
+func Judge(seats []Seat, load UnderLoad, declared Declared) Verdict {
 	v := Verdict{Baselines: make([]Baseline, len(seats)), Unseen: make([]string, len(seats))}
 	for i := range seats {
 		s := seats[i].Seen
@@ -82,27 +90,53 @@ func Judge(seats []Seat, load UnderLoad) Verdict {
 		case s.Config == machine.ConfigUnread:
 			v.Unseen[i] = "configuration space could not be read"
 		default:
-			v.judgeLink(seats, i, load)
+			v.judgeLink(seats, i, load, declared)
 		}
 	}
+	v.judgeCounts(seats, declared.Counts)
 	return v
+}
+
+// judgeCounts compares how many accelerators are known with how many there should be. It is no more than a Warning: which
+// one is not there nobody knows, and those that are work.
+func (v *Verdict) judgeCounts(seats []Seat, counts []DeclaredCount) {
+	var short []string
+	for _, c := range counts {
+		if n := c.count(seats); n < c.N {
+			short = append(short, fmt.Sprintf("%d %s, declared %d", n, c, c.N))
+		}
+	}
+	if len(short) > 0 {
+		v.add(Condition{
+			Code: CodeCount, Seat: wholeNode, Link: true, Severity: v1alpha1.SeverityWarning, Recommended: v1alpha1.RecommendReboot,
+			Evidence: "this node has " + strings.Join(short, "; "),
+		})
+	}
 }
 
 func (v *Verdict) add(c Condition) { v.Conditions = append(v.Conditions, c) }
 
 // judgeLink compares one link with what it should be. A device without a link, or whose link the kernel cannot tell, is
 // not judged.
-func (v *Verdict) judgeLink(seats []Seat, i int, load UnderLoad) {
+func (v *Verdict) judgeLink(seats []Seat, i int, load UnderLoad, declared Declared) {
 	s := seats[i].Seen
 	if !s.Link.Known() {
 		return
 	}
+	wantWidth, wantSpeed := declared.of(s)
 	width, widthFrom := expect(uint32(capWidth(s)), uint32(seats[i].Width), peerWidths(seats, i))
+	if wantWidth != 0 {
+		width, widthFrom = uint32(wantWidth), fromDeclared
+	}
 	v.Baselines[i] = Baseline{Width: uint8(width), From: widthFrom}
 	if uint32(s.Link.Width) < width {
 		v.add(narrow(s, i, uint8(width), widthFrom))
 	}
 	speed, speedFrom := expect(capSpeed(s), seats[i].MTs, peerSpeeds(seats, i, load))
+	if wantSpeed != 0 {
+		speed, speedFrom = wantSpeed, fromDeclared
+		v.Baselines[i].From = fromDeclared
+	}
 	v.Baselines[i].MTs, v.Baselines[i].Judged = speed, fullSpeed(s, load)
 	if s.Link.MTs < speed && v.Baselines[i].Judged {
 		v.add(Condition{
@@ -125,7 +159,7 @@ func narrow(s *Seen, seat int, want uint8, from string) Condition {
 	return c
 }
 
-// recommend a reboot, which trains the link anew, where peers or the device's own past show that it can do better. That
+// recommend a reboot, which trains the link anew, where peers, the device's own past or an operator say that it can do better. That
 // the registers allow more is no proof that the board is wired for it.
 func recommend(from string) v1alpha1.Recommendation {
 	if from == fromMaximum {

@@ -69,11 +69,64 @@ func TestJudge(t *testing.T) {
 			return false, true
 		}
 	}
+	links := func(words ...string) (d Declared) {
+		for _, w := range words {
+			l, err := ParseDeclaredLink(w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.Links = append(d.Links, l)
+		}
+		return d
+	}
+	counts := func(words ...string) (d Declared) {
+		for _, w := range words {
+			c, err := ParseDeclaredCount(w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.Counts = append(d.Counts, c)
+		}
+		return d
+	}
+	slotted := gpuAt(2, half)
+	slotted.Slot = "3"
 	tests := map[string]struct {
-		seats []Seat
-		load  UnderLoad
-		want  []string
+		seats    []Seat
+		load     UnderLoad
+		declared Declared
+		want     []string
 	}{
+		"declared to have fewer lanes than it could, than its peers and than it once had": {
+			seats: learned, declared: links("10de:2335=x8"),
+		},
+		"declared to have more lanes than all of its kind run at": {
+			seats: seatsOf(gpuAt(1, half), gpuAt(2, half), gpuAt(3, half)), declared: links("0000:02:00.0=x16"),
+			want: []string{"2 PCILinkNarrow Warning Reboot"},
+		},
+		"the address goes before the slot, and the slot before the model": {
+			seats: seatsOf(gpuAt(1, half), slotted), declared: links("10de:*=x16", "slot:3=x4", "0000:01:00.0=x8"),
+		},
+		"what the exact word leaves out, the other says": {
+			seats: seatsOf(slotted), declared: links("slot:3=@16", "10de:*=x16@32"), want: []string{"2 PCILinkNarrow Warning Reboot"},
+		},
+		"a declared speed is judged under load alone": {seats: seatsOf(gpuAt(2, idle)), declared: links("10de:*=@32")},
+		"and then it counts": {
+			seats: seatsOf(gpuAt(2, linkOf(16, 16, 16000, 16000))), declared: links("10de:*=@32"), load: busy("0000:02:00.0"),
+			want: []string{"2 PCILinkSlow Warning Reboot"},
+		},
+		"declared for another device": {seats: seatsOf(diskAt(1, linkOf(4, 4, 16000, 16000))), declared: links("10de:*=x16")},
+		"as many as declared":         {seats: seatsOf(gpuAt(1, full), gpuAt(2, full)), declared: counts("2", "10de:2335=2")},
+		"more than declared":          {seats: seatsOf(gpuAt(1, full), gpuAt(2, full)), declared: counts("1")},
+		"fewer than declared": {
+			seats: seatsOf(gpuAt(1, full), gpuAt(2, full)), declared: counts("10de:2335=3"), want: []string{"node PCIDeviceCount Warning Reboot"},
+		},
+		"fewer in all, and of one kind: one fault": {
+			seats: seatsOf(gpuAt(1, full)), declared: counts("8", "10de:2335=2"), want: []string{"node PCIDeviceCount Warning Reboot"},
+		},
+		"one that is missing by name is not missed twice": {
+			seats: missing, declared: counts("2", "10de:2335:0302=2"), want: []string{"2 PCIDeviceMissing Critical Reboot"},
+		},
 		"all well": {seats: seatsOf(gpuAt(1, full), gpuAt(2, full))},
 		"an idle GPU's speed is power-saving, not a fault":        {seats: seatsOf(gpuAt(1, full), gpuAt(2, idle), gpuAt(3, full))},
 		"a known device that is gone":                             {seats: missing, want: []string{"2 PCIDeviceMissing Critical Reboot"}},
@@ -105,10 +158,14 @@ func TestJudge(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			v := Judge(tc.seats, tc.load)
+			v := Judge(tc.seats, tc.load, tc.declared)
 			var got []string
 			for _, c := range v.Conditions {
-				got = append(got, fmt.Sprintf("%c %s %s %s", tc.seats[c.Seat].Address[6], c.Code, c.Severity, c.Recommended))
+				place := "node"
+				if c.Seat >= 0 {
+					place = tc.seats[c.Seat].Address[6:7]
+				}
+				got = append(got, fmt.Sprintf("%s %s %s %s", place, c.Code, c.Severity, c.Recommended))
 				if c.Evidence == "" {
 					t.Error("no evidence")
 				}
@@ -229,6 +286,9 @@ func TestIsAccelerator(t *testing.T) {
 		"the graphics of an AMD processor":  {machine.PCIID{Vendor: 0x1002, Class: 0x030000}, false},
 		"the VGA of a BMC":                  {machine.PCIID{Vendor: 0x1a03, Class: 0x030000}, false},
 		"what configuration names":          {machine.PCIID{Vendor: 0x1b36, Device: 0x0010, Class: 0x010802}, true},
+		"a Gaudi":                           {machine.PCIID{Vendor: 0x1da3, Device: 0x1020, Class: 0x120000}, true},
+		"an MN-Core 2, of whatever class":   {machine.PCIID{Vendor: 0x0ccd, Device: 0x0120, Class: 0x120000}, true},
+		"a link between MN-Core boards":     {machine.PCIID{Vendor: 0x0ccd, Device: 0x0200, Class: 0x120000}, false},
 		"another device of the same vendor": {machine.PCIID{Vendor: 0x1b36, Device: 0x000c, Class: 0x060400}, false},
 	}
 	for name, tc := range tests {
