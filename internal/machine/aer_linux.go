@@ -58,7 +58,7 @@ func (h *Host) AER(ctx context.Context, addresses []string) ([]AERDevice, error)
 // chain is the device and the bridges above it, the nearest first, from where the bus's link points; empty when the
 // device is not there.
 func (h *Host) chain(address string) ([]string, error) {
-	if a, err := ParsePCIAddress(address); err != nil || a != address {
+	if !isPCIAddress(address) {
 		return nil, fmt.Errorf("%q is not a PCI address: %w", clip(address), fs.ErrInvalid)
 	}
 	target, err := os.Readlink(h.path("sys/bus/pci/devices", address))
@@ -71,12 +71,18 @@ func (h *Host) chain(address string) ([]string, error) {
 	chain := []string{address}
 	for path := filepath.Dir(target); len(chain) <= maxBridges; path = filepath.Dir(path) {
 		name := filepath.Base(path)
-		if a, err := ParsePCIAddress(name); err != nil || a != name {
+		if !isPCIAddress(name) {
 			break
 		}
 		chain = append(chain, name)
 	}
 	return chain, nil
+}
+
+// isPCIAddress says whether s is an address as the bus writes it, and so a name below /sys/bus/pci/devices.
+func isPCIAddress(s string) bool {
+	a, err := ParsePCIAddress(s)
+	return err == nil && a == s
 }
 
 func (h *Host) readAER(address string) AERDevice {

@@ -31,7 +31,7 @@ func (h *Host) AMDGPUs(ctx context.Context, addresses []string) ([]AMDGPU, error
 		threshold := h.badPageThreshold()
 		var out []AMDGPU
 		for _, address := range addresses[:min(len(addresses), maxAMDGPUs)] {
-			if a, err := ParsePCIAddress(address); err != nil || a != address {
+			if !isPCIAddress(address) {
 				return nil, fmt.Errorf("reading amdgpu: %q is not a PCI address: %w", clip(address), fs.ErrInvalid)
 			}
 			dir := h.path("sys/bus/pci/devices", address)

@@ -137,9 +137,9 @@ func (k *known) update(p *machine.InfiniBandPort) bool {
 // count takes the counters of one look: what rose, and how often the port went down. changed says that something did.
 func (k *known) count(now time.Time) (changed bool) {
 	p, b := k.seen, &k.Boot
-	b.Downs.add(now, 0, "")
+	b.Downs.add(now, 0)
 	for name, w := range b.Errors {
-		w.add(now, 0, "")
+		w.add(now, 0)
 		b.Errors[name] = w
 	}
 	if p == nil || p.State == machine.PortUnknown {
@@ -150,7 +150,7 @@ func (k *known) count(now time.Time) (changed bool) {
 		if downs == 0 && b.Up && !up(p) {
 			downs = 1 // the port has no such counter, or it stands at its end
 		}
-		b.Downs.add(now, downs, "")
+		b.Downs.add(now, downs)
 		changed = downs > 0
 		for name := range p.Counters {
 			n := risen(b.Counters, p.Counters, name)
@@ -158,7 +158,7 @@ func (k *known) count(now time.Time) (changed bool) {
 				continue
 			}
 			w := b.Errors[name]
-			w.add(now, n, "")
+			w.add(now, n)
 			if b.Errors == nil {
 				b.Errors = make(map[string]window)
 			}

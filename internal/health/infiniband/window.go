@@ -19,8 +19,6 @@ type window struct {
 	Since time.Time `json:"since,omitzero"`
 	Last  time.Time `json:"last,omitzero"`
 	Count uint64    `json:"count,omitempty"`
-	// Evidence says what the newest was.
-	Evidence string `json:"evidence,omitempty"`
 }
 
 type tick struct {
@@ -29,7 +27,7 @@ type tick struct {
 }
 
 // add counts n more, and lets go of what is older than the window. A time ahead of now is a clock that was set back.
-func (w *window) add(now time.Time, n uint64, evidence string) {
+func (w *window) add(now time.Time, n uint64) {
 	w.Ticks = slices.DeleteFunc(w.Ticks, func(t tick) bool {
 		age := now.Sub(t.At)
 		return age < 0 || age >= windowSpan
@@ -48,7 +46,7 @@ func (w *window) add(now time.Time, n uint64, evidence string) {
 	} else {
 		w.Ticks = append(w.Ticks, tick{now, n})
 	}
-	w.Last, w.Evidence = now, evidence
+	w.Last = now
 	w.Count += n
 }
 

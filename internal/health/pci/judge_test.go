@@ -115,6 +115,9 @@ func TestJudge(t *testing.T) {
 			seats: seatsOf(gpuAt(2, linkOf(16, 16, 16000, 16000))), declared: links("10de:*=@32"), load: busy("0000:02:00.0"),
 			want: []string{"2 PCILinkSlow Warning Reboot"},
 		},
+		"the more exact speed goes first": {
+			seats: seatsOf(gpuAt(2, linkOf(16, 16, 16000, 16000))), declared: links("10de:*=@32", "0000:02:00.0=@16"), load: busy("0000:02:00.0"),
+		},
 		"declared for another device": {seats: seatsOf(diskAt(1, linkOf(4, 4, 16000, 16000))), declared: links("10de:*=x16")},
 		"as many as declared":         {seats: seatsOf(gpuAt(1, full), gpuAt(2, full)), declared: counts("2", "10de:2335=2")},
 		"more than declared":          {seats: seatsOf(gpuAt(1, full), gpuAt(2, full)), declared: counts("1")},

@@ -157,4 +157,9 @@ func TestADeclaredLinkIsPublishedAsSuch(t *testing.T) {
 	if from := res.Devices[1].Link.Baseline.From; from != "Peers" {
 		t.Errorf("the next slot's is %s", from)
 	}
+	r.check = New(Options{Machine: r.m, Now: r.now, Declared: Declared{Links: []DeclaredLink{{Slot: "0", MTs: 16000}}}})
+	want = &v1alpha1.LinkBaseline{Width: 16, GTs: "16", From: "Declared"}
+	if diff := cmp.Diff(want, r.look().Devices[0].Link.Baseline); diff != "" {
+		t.Errorf("a speed alone (-want +got):\n%s", diff)
+	}
 }
