@@ -35,8 +35,9 @@ const (
 	saveEvery = time.Minute
 	// saveTimeout bounds one save.
 	saveTimeout = 2 * time.Second
-	// maxStations bounds what is kept: the accelerators a node can have, and the bridges above them.
-	maxStations = 512
+	// maxStations bounds what is kept, and with it the file: the accelerators of a node and the bridges above them, of which
+	// a board of eight GPUs has some thirty.
+	maxStations = 192
 	vfio        = "vfio-pci"
 )
 
@@ -206,6 +207,7 @@ func (c *Check) fold(accelerators []string, counted []machine.AERDevice) {
 		}
 		s, known := c.station(d.Address)
 		if s == nil {
+			c.note = fmt.Sprintf("more than %d devices and bridges, the rest is not looked at", maxStations)
 			continue
 		}
 		s.Owner, s.Root = owners[d.Address], roots[d.Address]

@@ -41,13 +41,13 @@ type station struct {
 	Fatal       machine.AERCount `json:"fatal"`
 	Told        uint64           `json:"told,omitempty"`
 
-	Link    window `json:"link"`    // correctable, and the link's doing
-	Lost    window `json:"lost"`    // nonfatal
-	Refused window `json:"refused"` // nonfatal, and the requester's doing
-	Broken  window `json:"broken"`  // fatal
-	Heard   window `json:"heard"`   // messages to a root port that told of nonfatal and fatal errors
+	Link    window `json:"link,omitzero"`    // correctable, and the link's doing
+	Lost    window `json:"lost,omitzero"`    // nonfatal
+	Refused window `json:"refused,omitzero"` // nonfatal, and the requester's doing
+	Broken  window `json:"broken,omitzero"`  // fatal
+	Heard   window `json:"heard,omitzero"`   // messages to a root port that told of nonfatal and fatal errors
 	// Sent counts the messages of nonfatal and fatal errors, as the root port hears them.
-	Sent window `json:"sent"`
+	Sent window `json:"sent,omitzero"`
 	// Noisy says that there were too many correctable errors, until there are fewer than half of that.
 	Noisy bool `json:"noisy,omitempty"`
 	// Rebase has the counts at the next look taken as the start.

@@ -249,12 +249,21 @@ func TestWhatAPortShows(t *testing.T) {
 			},
 			outcome: health.Passing,
 		},
-		"RDMA over Ethernet, down": {
+		"RDMA over Ethernet, down: it looks switched off when its cable is out": {
 			arrange: func(r *rig) {
 				r.change("mlx5_1", func(p *machine.InfiniBandPort) { p.Layer = machine.LayerEthernet; p.Counters = nil })
 			},
-			then:    func(r *rig) { r.down("mlx5_1", false) },
+			then: func(r *rig) {
+				r.change("mlx5_1", func(p *machine.InfiniBandPort) { p.State, p.Phys = machine.PortDown, machine.PhysDisabled })
+			},
 			outcome: health.Failing, want: []string{"InfiniBandPortDown 0000:20:00.0 Critical Human x1"},
+		},
+		"RDMA over Ethernet, without an address": {
+			arrange: func(r *rig) { r.change("mlx5_1", func(p *machine.InfiniBandPort) { p.Layer = machine.LayerEthernet }) },
+			then: func(r *rig) {
+				r.change("mlx5_1", func(p *machine.InfiniBandPort) { p.State, p.Phys = machine.PortInit, 4 })
+			},
+			outcome: health.Passing, want: []string{"InfiniBandPortNotConfigured 0000:20:00.0 Info None x1"},
 		},
 		"excluded": {
 			arrange: func(r *rig) { r.o.Exclude = []Pattern{"mlx5_1", "mlx5_2/1", "0000:40:*"} },

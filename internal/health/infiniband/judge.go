@@ -19,7 +19,7 @@ import (
 const (
 	// CodeDown is a port that was up once and is not.
 	CodeDown = "InfiniBandPortDown"
-	// CodeNotConfigured is a port whose link is up and that no subnet manager has configured.
+	// CodeNotConfigured is a port whose link is up and that no subnet manager has configured, or that has no address.
 	CodeNotConfigured = "InfiniBandPortNotConfigured"
 	// CodeDisabled is a port that was switched off on this machine.
 	CodeDisabled = "InfiniBandPortDisabled"
@@ -175,18 +175,24 @@ func (v *verdict) state(ports []known, k *known, wanted bool, now time.Time, t T
 		}
 	}
 	wanted = wanted || k.Active
+	// Of Ethernet, drivers write Disabled also where the cable is out (ocrdma_query_port and irdma_query_port, for two).
+	off := p.Phys == machine.PhysDisabled && p.Layer != machine.LayerEthernet
 	switch {
-	case !wanted && (p.Phys == machine.PhysDisabled || peersUp < minPeers || peersDown > 0):
+	case !wanted && (off || peersUp < minPeers || peersDown > 0):
 		v.notes = append(v.notes, k.name()+": never up, taken for not cabled")
 		k.Boot.DownFrom = time.Time{}
 		return
 	case !wanted:
 		code, severity = CodeNeverUp, v1alpha1.SeverityWarning
 		what += fmt.Sprintf("; it has never been up, its %d peers are", peersUp)
-	case p.Phys == machine.PhysDisabled:
+	case off:
 		code, severity, recommended = CodeDisabled, v1alpha1.SeverityInfo, v1alpha1.RecommendNone
 	case p.State == machine.PortInit || p.State == machine.PortArmed:
 		code = CodeNotConfigured
+		if p.Layer == machine.LayerEthernet {
+			// A port of iWARP whose network interface has no address (iw_query_port in core/device.c).
+			severity, recommended = v1alpha1.SeverityInfo, v1alpha1.RecommendNone
+		}
 	}
 	if v.lasts(k, &k.Boot.DownFrom, now, t, what) {
 		v.find(k, code, severity, recommended, k.Boot.DownFrom, what).LastSeen = metav1.NewTime(now)
