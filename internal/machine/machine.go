@@ -90,6 +90,40 @@ type LogReader interface {
 // PRINTK_MESSAGE_MAX (2048) bytes, 8192 before Linux 6.4 (kernel/printk/internal.h, CONSOLE_EXT_LOG_MAX).
 const MaxLogRecord = 8192
 
+// ProgramRunner runs other programs: the scripts of custom checks, and the host's own tools.
+type ProgramRunner interface {
+	// RunProgram runs a program once and returns when it has ended, was killed at its time-out or with the context, or could
+	// not be killed. An error means that it did not start (fs.ErrNotExist where it is not there) or did not end (ErrStuck);
+	// how it ended is no error.
+	RunProgram(ctx context.Context, p Program) (Ran, error)
+	// FindProgram answers nil when the program's file is there, and an error that is fs.ErrNotExist when it is not.
+	FindProgram(ctx context.Context, p Program) error
+}
+
+// FileTailer follows files that others append to and rotate.
+type FileTailer interface {
+	// TailFile opens the file of the host at the path and stands where an earlier reader stood; the zero position is the
+	// file's beginning. When the file it stood in was renamed, that one is read to its end first.
+	TailFile(ctx context.Context, path string, from FilePosition) (FileTail, error)
+}
+
+// FileTail is a file that is followed. It must not be used by two at the same time.
+type FileTail interface {
+	// Read copies what comes next into buf. It answers ErrLogDrained when nothing has been appended, ErrFileRotated when
+	// the next byte is the first of another file, and ErrLogOverrun when the same is so and what was not read is lost.
+	Read(ctx context.Context, buf []byte) (int, error)
+	// Position is after what was read so far.
+	Position() FilePosition
+	Close() error
+}
+
+// JournalReader reads systemd's journal.
+type JournalReader interface {
+	// Journal returns the entries that match, oldest first, at most JournalQuery.Max of them; more says that there are
+	// others behind them.
+	Journal(ctx context.Context, q JournalQuery) (entries []JournalEntry, more bool, err error)
+}
+
 // Store keeps small files of state across restarts of the agent and of the machine.
 type Store interface {
 	// Load returns what was last saved under the name, or an error that is fs.ErrNotExist.
