@@ -20,13 +20,14 @@ const (
 func (h *Host) Journal(ctx context.Context, q JournalQuery) (entries []JournalEntry, more bool, err error) {
 	ran, err := h.RunProgram(ctx, Program{
 		Root: h.hostRoot(), Path: "/usr/bin/journalctl", Args: journalArgs(q), Timeout: journalTimeout, MaxOutput: journalOutput,
+		EndWhenFull: true,
 	})
 	switch {
 	case err != nil:
 		return nil, false, fmt.Errorf("reading journal: %w", err)
 	case ran.TimedOut:
 		return nil, false, fmt.Errorf("reading journal: journalctl took more than %s: %w", journalTimeout, ErrStuck)
-	case ran.Exit != 0:
+	case ran.Exit != 0 && !ran.Cut:
 		return nil, false, fmt.Errorf("reading journal: journalctl: %s: %s", ran.State, bound(string(ran.Stderr), 200))
 	}
 	entries, err = ParseJournal(ran.Stdout, ran.Cut)

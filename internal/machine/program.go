@@ -27,6 +27,8 @@ type Program struct {
 	Timeout time.Duration
 	// MaxOutput is how many bytes of stdout are kept, and as many of stderr. The rest is read and thrown away.
 	MaxOutput int
+	// EndWhenFull ends the program, by closing its stdout, when it has written more.
+	EndWhenFull bool
 }
 
 // Ran is how a program ended.

@@ -41,7 +41,8 @@ func (h *Host) RunProgram(ctx context.Context, p Program) (Ran, error) {
 	}
 	timed, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
-	r := &run{cmd: command(p), stdout: capped{most: min(p.MaxOutput, maxOutput)}, stderr: capped{most: min(p.MaxOutput, maxOutput)}}
+	most := min(p.MaxOutput, maxOutput)
+	r := &run{cmd: command(p), stdout: capped{most: most, end: p.EndWhenFull}, stderr: capped{most: most}}
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	began := time.Now()
 	if err := r.cmd.Start(); err != nil {
@@ -108,7 +109,8 @@ func (r *run) result(killed bool, took time.Duration) (Ran, error) {
 	state := r.cmd.ProcessState
 	var exit *exec.ExitError
 	// ErrWaitDelay: something outside the group holds the output open; what came until then counts.
-	if state == nil || r.err != nil && !errors.As(r.err, &exit) && !errors.Is(r.err, exec.ErrWaitDelay) {
+	expected := r.err == nil || errors.As(r.err, &exit) || errors.Is(r.err, exec.ErrWaitDelay) || errors.Is(r.err, errFull)
+	if state == nil || !expected {
 		return Ran{}, fmt.Errorf("running %s: %w", clip(r.cmd.Path), r.err)
 	}
 	return Ran{
@@ -155,9 +157,13 @@ func environment(env []string) []string {
 	return out
 }
 
+// errFull ends the reading of a program's output.
+var errFull = errors.New("the output is longer than is wanted")
+
 // capped keeps the first bytes that are written to it.
 type capped struct {
 	most  int
+	end   bool
 	bytes []byte
 	cut   bool
 }
@@ -168,6 +174,9 @@ func (c *capped) Write(b []byte) (int, error) {
 		c.cut = true
 	}
 	c.bytes = append(c.bytes, b[:min(len(b), room)]...)
+	if c.cut && c.end {
+		return 0, errFull
+	}
 	return len(b), nil
 }
 

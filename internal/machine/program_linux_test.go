@@ -86,6 +86,14 @@ func TestAFloodIsReadAndThrownAway(t *testing.T) {
 	}
 }
 
+func TestAnEndlessProgramEndsWhenEnoughIsRead(t *testing.T) {
+	p := Program{Path: script(t, t.TempDir(), "s.sh", "exec cat /dev/zero"), Timeout: time.Minute, MaxOutput: 4096, EndWhenFull: true}
+	ran, err := NewHost(Options{}).RunProgram(t.Context(), p)
+	if err != nil || ran.TimedOut || !ran.Cut || len(ran.Stdout) != 4096 || ran.Took > 10*time.Second {
+		t.Errorf("%d bytes, %s, %v", len(ran.Stdout), ran.State, err)
+	}
+}
+
 // alive says whether a process is there and no zombie.
 func alive(pid string) bool {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")

@@ -51,6 +51,7 @@ type fileTail struct {
 	at   FilePosition
 	// pending is told by the next Read: that the reader begins another file.
 	pending error
+	own     []byte
 	broken  bool
 }
 
@@ -158,8 +159,11 @@ func (t *fileTail) Read(ctx context.Context, buf []byte) (int, error) {
 		err  error
 	}
 	// Into memory of its own: the caller's is the caller's again when it gives up.
+	if len(t.own) < len(buf) {
+		t.own = make([]byte, len(buf))
+	}
+	own := t.own[:len(buf)]
 	a, err := through(ctx, t.door, func() (answer, error) {
-		own := make([]byte, len(buf))
 		n, err := t.next(own)
 		return answer{own[:n], err}, nil
 	})

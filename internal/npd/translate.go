@@ -1,6 +1,7 @@
 package npd
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"time"
@@ -11,6 +12,9 @@ type Translator struct {
 	timestamp, message *regexp.Regexp
 	format             string
 }
+
+// ErrNoMessage means that a line has a time and no message, which is how some configurations choose their lines.
+var ErrNoMessage = errors.New("pluginConfig.message does not match")
 
 // aheadAllowed is how far in the future a time without a year may lie before it is taken for last year's.
 const aheadAllowed = 24 * time.Hour
@@ -34,7 +38,7 @@ func (t *Translator) Translate(line string, now time.Time, location *time.Locati
 	}
 	message, ok := lastGroup(t.message, line)
 	if !ok {
-		return time.Time{}, "", fmt.Errorf("pluginConfig.message %q does not match", t.message)
+		return time.Time{}, "", ErrNoMessage
 	}
 	return at, message, nil
 }
