@@ -46,6 +46,11 @@ func (h *Host) RunProgram(ctx context.Context, p Program) (Ran, error) {
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	began := time.Now()
 	if err := r.cmd.Start(); err != nil {
+		// The path is named already.
+		var file *os.PathError
+		if errors.As(err, &file) {
+			err = file.Err
+		}
 		return Ran{}, fmt.Errorf("starting %s: %w", clip(p.Path), err)
 	}
 	done := make(chan struct{})

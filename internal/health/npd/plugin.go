@@ -243,7 +243,7 @@ func (m *PluginMonitor) run(ctx context.Context, i int) {
 
 // verdict is what a run says: exit code 0 is well, 1 a problem, and all else that it could not tell.
 func verdict(rule config.PluginRule, ran machine.Ran, err error, most int) (Status, string) {
-	output := strings.TrimSpace(strings.ToValidUTF8(string(ran.Stdout), "\ufffd"))
+	output := strings.TrimSpace(printable(string(ran.Stdout)))
 	switch {
 	case err != nil:
 		return Unknown, cut("cannot run: "+err.Error(), max(most, 80))

@@ -3,6 +3,7 @@ package npd
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -90,7 +91,7 @@ func (s *logState) found(r config.LogRule, lines []config.Line, at time.Time) ch
 	untrusted := slices.ContainsFunc(lines, func(l config.Line) bool { return l.Untrusted })
 	p := problem{
 		key: keyOf(r.Rule), Severity: r.Severity, Recommended: r.Recommended, First: at, Last: at, Count: 1, Untrusted: untrusted,
-		Message: health.Bound(config.Message(lines, r.Suffix), health.MaxEvidence),
+		Message: health.Bound(printable(config.Message(lines, r.Suffix)), health.MaxEvidence),
 	}
 	if untrusted && p.Severity == v1alpha1.SeverityCritical {
 		p.Severity = v1alpha1.SeverityWarning
@@ -104,6 +105,16 @@ func (s *logState) found(r config.LogRule, lines []config.Line, at time.Time) ch
 		return changed
 	}
 	return s.Problems[i].again(p)
+}
+
+// printable replaces what a terminal would obey: anybody may have written it.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' && c != '\n' && c != '\t' || c == 0x7f {
+			return '\ufffd'
+		}
+		return c
+	}, strings.ToValidUTF8(s, "\ufffd"))
 }
 
 // again counts a problem that stands. What the kernel itself says goes before what a process says.
