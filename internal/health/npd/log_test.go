@@ -280,6 +280,7 @@ func TestLookbackAndDelayAreNPDs(t *testing.T) {
 		"a lookback reaches back":                           {`"lookback":"45m",`, "Failing"},
 		"not farther":                                       {`"lookback":"20m",`, "Passing"},
 		"a delay hides the first while of a boot":           {`"lookback":"45m","delay":"40m",`, "Passing"},
+		"a delay longer than the uptime hides all":          {`"lookback":"45m","delay":"2h",`, "Passing"},
 		"not what is after it":                              {`"lookback":"45m","delay":"20m",`, "Failing"},
 	}
 	for name, tc := range tests {
@@ -293,6 +294,16 @@ func TestLookbackAndDelayAreNPDs(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestADelayHidesWhatComesDuringIt(t *testing.T) {
+	b := newBench(t, `{"plugin":"kmsg","delay":"61m","conditions":[{"type":"Bad"}],"rules":[{"type":"permanent","condition":"Bad","reason":"IsBad","pattern":"bad"}]}`)
+	b.look()
+	b.machine.Kernel("bad")
+	b.want("Passing")
+	b.now = b.now.Add(2 * time.Minute)
+	b.machine.Kernel("bad")
+	b.want("Failing", "IsBad Warning None Boot x1: Bad: bad")
 }
 
 func TestALineRightAfterTheStartIsSeenWhateverTheKernelsClock(t *testing.T) {
@@ -478,6 +489,33 @@ func TestTheJournalIsReadFromItsCursor(t *testing.T) {
 	b.journal.Fail(fmt.Errorf("journalctl: %w", machine.ErrStuck))
 	b.now = b.now.Add(10 * time.Second)
 	b.want("Unknown TimedOut", "IsBad Critical Human Boot x2: Bad: bad of root", "CCPPCrash Info None Quiet x1: Process 5 (x) crashed in y")
+}
+
+func TestTheJournalOfAnEarlierBootIsHistory(t *testing.T) {
+	const id = "abrt-notification"
+	b := newBench(t, abrtMonitor)
+	b.look()
+	b.journal.Add(id, b.now, "bad before the reboot")
+	b.now = b.now.Add(time.Hour)
+	b.machine.Reboot(t.Context())
+	b.want("Passing")
+	b.now = b.now.Add(10 * time.Second)
+	b.journal.Add(id, b.now, "bad after it")
+	b.want("Failing", "IsBad Critical Human Boot x1: Bad: bad after it")
+}
+
+func TestAProblemOfTwoRulesEndsWhenBothSayItMay(t *testing.T) {
+	b := newBench(t, `{"plugin":"kmsg","conditions":[{"type":"Bad"}],"rules":[
+{"type":"permanent","condition":"Bad","reason":"IsBad","pattern":"bad a","roundhouse":{"clear":{"after":"1h"}}},
+{"type":"permanent","condition":"Bad","reason":"IsBad","pattern":"bad b"},
+{"type":"temporary","reason":"Odd","pattern":"odd a","roundhouse":{"clear":{"after":"1h"}}},
+{"type":"temporary","reason":"Odd","pattern":"odd b"}]}`)
+	b.look()
+	b.machine.Kernel("bad a", "odd b")
+	b.now = b.now.Add(59 * time.Minute)
+	b.want("Failing", "IsBad Warning None Boot x1: Bad: bad a", "Odd Info None Quiet x1: odd b")
+	b.now = b.now.Add(time.Hour)
+	b.want("Failing", "IsBad Warning None Boot x1: Bad: bad a")
 }
 
 func TestAJournalLongerThanOneReadIsReadWhole(t *testing.T) {
