@@ -61,6 +61,7 @@ func (r *Report) Add(n Node) {
 // WriteJSON writes the report as one object.
 func (r *Report) WriteJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(r)
 }
@@ -136,9 +137,10 @@ func (n *Node) about(v View) string {
 	if n.From.IsZero() {
 		return s + ", no event in it"
 	}
-	s += fmt.Sprintf(", %s to %s", n.when(n.From, v), n.when(n.To, v))
-	if !n.Recording.SinceBoot {
-		s += " " + n.From.In(v.zone()).Format("MST")
+	if n.Recording.SinceBoot {
+		s += fmt.Sprintf(", %s to %s", n.when(n.From, v), n.when(n.To, v))
+	} else {
+		s += fmt.Sprintf(", %s to %s", n.From.In(v.zone()).Format(time.DateTime), n.To.In(v.zone()).Format(time.DateTime+" MST"))
 	}
 	if n.Boots > 1 {
 		s += fmt.Sprintf(", %d boots", n.Boots)

@@ -49,8 +49,8 @@ would have reported. Nothing of this machine is read or touched. Each LOG is the
   journal-json  journalctl -k -o json
   facts         a fact stream, one JSON object a line (docs/replay.md)
 
-"-" is standard input. dmesg without -x or -r, and the short forms of journalctl, do not tell whether the kernel or a
-process wrote a line: all are then taken for the kernel's, and the output says so.
+"-" is standard input. dmesg without -x, and the short forms of journalctl, do not tell whether the kernel or a process
+wrote a line: all are then taken for the kernel's, and the output says so.
 
 An incident is disruptive when it is Critical, is not an application's own, and recommends a reset, a reboot, a power
 cycle or a replacement.
@@ -108,7 +108,7 @@ func (c Command) parse(args []string) (*flags, error) {
 	set.StringVar(&f.bootTime, "boot-time", "", "when the machine started, in RFC 3339, for logs that count from there")
 	set.StringVar(&f.zone, "tz", "Local", "time zone of logs with local times, and of the output: a name of the IANA database, UTC or Local")
 	set.StringVar(&f.least, "severity", "Info", "least severity that the table shows: Info, Warning or Critical")
-	set.BoolVar(&f.failOnDisruptive, "fail-on-disruptive", false, "exit with 1 when an incident is disruptive")
+	set.BoolVar(&f.failOnDisruptive, "fail-on-disruptive", false, "exit with 1 when an incident is disruptive; with -corpus, when the score is not clean")
 	set.BoolVar(&f.corpus, "corpus", false, "judge a made-up fleet instead of logs, and print how well")
 	set.Uint64Var(&f.seed, "seed", corpus.DefaultSeed, "seed of the corpus; the same seed makes the same corpus")
 	set.IntVar(&f.nodes, "nodes", corpus.DefaultNodes, "nodes of the corpus")

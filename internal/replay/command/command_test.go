@@ -161,9 +161,20 @@ func TestJSONIsAsDocumented(t *testing.T) {
 	}
 }
 
+// TestThePageShowsRealOutput holds the sample of docs/replay.md to what the command prints.
+func TestThePageShowsRealOutput(t *testing.T) {
+	out, _, err := try(t, "", "-tz", "UTC", filepath.Join(testdata, "formats", "kmsg-with-boot.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page := string(read(t, "../../../docs/replay.md")); !strings.Contains(page, "kmsg-with-boot.log\n"+out+"```") {
+		t.Errorf("docs/replay.md does not show\n%s", out)
+	}
+}
+
 func TestStandardInput(t *testing.T) {
 	out, _, err := try(t, "4,1,1000000,-;NVRM: Xid (PCI:0000:18:00): 79, GPU has fallen off the bus.\n", "-boot-time", "2026-11-23T10:00:00Z", "-tz", "Asia/Tokyo", "-")
-	if err != nil || !strings.Contains(out, "stdin  kmsg, 1 line, 11-23 19:00:00 to 11-23 19:00:01 JST\n") {
+	if err != nil || !strings.Contains(out, "stdin  kmsg, 1 line, 2026-11-23 19:00:00 to 2026-11-23 19:00:01 JST\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

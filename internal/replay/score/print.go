@@ -53,7 +53,7 @@ func (s *Score) WriteMarkdown(w io.Writer) error {
 		b.WriteByte('\n')
 	}
 	for _, line := range s.Summary() {
-		fmt.Fprintln(&b, line)
+		fmt.Fprintf(&b, "- %s\n", line)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -142,13 +142,20 @@ func (s *Score) Summary() []string {
 	}
 	c := s.Counts
 	return []string{
-		fmt.Sprintf("Seed %d, %d nodes over %d days: %d kernel lines, %d of them of applications, %d with a forged name, %d written by "+
-			"processes; %d overwritten.", s.Seed, s.Nodes, s.Days, c.Lines, c.Application, c.Forged, c.Injected, c.Lost),
+		fmt.Sprintf("Seed %d, %d nodes over %d %s: %d kernel lines, %d of them of applications, %d with a forged name, %d written by "+
+			"processes; %d overwritten.", s.Seed, s.Nodes, s.Days, days(s.Days), c.Lines, c.Application, c.Forged, c.Injected, c.Lost),
 		fmt.Sprintf("Found %d of %d faults that lines reveal (recall %s); %d left no line that could be read.",
 			found, visible, ratio(found, visible), hidden),
 		fmt.Sprintf("False disruptive recommendations: %d, of %d disruptive incidents. Standing after the repair: %d.",
 			s.FalseDisruptive, s.Totals.Disruptive, s.Lingering),
 	}
+}
+
+func days(n int) string {
+	if n == 1 {
+		return "day"
+	}
+	return "days"
 }
 
 func ratio(n, of int) string { return strconv.FormatFloat(share(n, of), 'f', 3, 64) }

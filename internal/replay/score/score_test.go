@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
@@ -76,6 +79,36 @@ func TestFleetSizedCorpus(t *testing.T) {
 		if n.Episodes == 0 {
 			t.Errorf("no %s", n.Kind)
 		}
+	}
+	documented(t, s)
+}
+
+// documented holds the tables of the page to what was scored. With ROUNDHOUSE_UPDATE_DOCS set it rewrites them.
+func documented(t *testing.T, s *Score) {
+	t.Helper()
+	const page, begin, end = "../../../docs/replay.md", "<!-- score -->\n", "<!-- end -->"
+	data, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, found := strings.Cut(string(data), begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		t.Fatalf("%s has no place for the score", page)
+	}
+	var tables strings.Builder
+	if err := s.WriteMarkdown(&tables); err != nil {
+		t.Fatal(err)
+	}
+	want := before + begin + tables.String() + end + after
+	if os.Getenv("ROUNDHOUSE_UPDATE_DOCS") != "" {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, string(data)); diff != "" {
+		t.Errorf("ROUNDHOUSE_UPDATE_DOCS=1 go test ./internal/replay/score rewrites the tables; scored (-) and the page (+):\n%s", diff)
 	}
 }
 
@@ -242,7 +275,7 @@ func TestTables(t *testing.T) {
 		"off-bus  Xid79  Hardware  reset or reboot  3       2      0.67      0.50       1           0          20 ms   2.0 s  1m30s",
 		"silent   -      Hardware  reset or reboot  4       0      no lines  -",
 		"storm  3         1",
-		"Seed 7, 2 nodes over 1 days: 10 kernel lines, 5 of them of applications, 1 with a forged name, 2 written by processes; 3 overwritten.",
+		"Seed 7, 2 nodes over 1 day: 10 kernel lines, 5 of them of applications, 1 with a forged name, 2 written by processes; 3 overwritten.",
 		"Found 2 of 3 faults that lines reveal (recall 0.667); 4 left no line that could be read.",
 		"False disruptive recommendations: 1, of 5 disruptive incidents. Standing after the repair: 0.",
 	} {
