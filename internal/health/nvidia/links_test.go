@@ -244,3 +244,21 @@ func TestFabric(t *testing.T) {
 		t.Run(name, func(t *testing.T) { newRig(t, "h100x8").run("fabric", steps...) })
 	}
 }
+
+func TestTheNodeIsNotBlamedForWhatOneGPUDoesNotTell(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.report = fixture(t, "h100x8-no-fabric-manager")
+	r.gpu(3).Fabric, r.gpu(3).Unread = nil, map[string]string{"nvmlDeviceGetGpuFabricInfoV": "UNKNOWN"}
+	r.advance(5 * time.Minute)
+	r.look("fabric")
+	r.advance(5 * time.Minute)
+	res := r.look("fabric")
+	if len(res.Findings) != 7 || res.Reason != "CannotRead" {
+		t.Errorf("%s (%s)", show(res), res.Message)
+	}
+	for _, f := range res.Findings {
+		if f.PCI == "" || f.PCI == gpu3 {
+			t.Errorf("%s is on %q", f.Fault.Code, f.PCI)
+		}
+	}
+}
