@@ -54,7 +54,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if *note >= 0 {
 		o.Note = os.NewFile(uintptr(*note), "note")
 	}
-	if err := nvml.Guard(*deadline); err != nil {
+	if err := nvml.Guard(*deadline, os.Exit); err != nil {
 		return err
 	}
 	if !*programs {

@@ -103,11 +103,14 @@ func (n *nvmlHelper) start(ctx context.Context) (*nvmlRun, error) {
 	if left <= 0 {
 		return nil, fmt.Errorf("no time is left: %w: %w", ErrStuck, context.DeadlineExceeded)
 	}
-	run, err := newNVMLRun(ctx, left)
+	// It ends by its own cancellation: a caller that goes away is seen in follow, which has to say how it ended.
+	own, kill := context.WithTimeout(context.WithoutCancel(ctx), left)
+	run, err := newNVMLRun(own, kill)
 	if err != nil {
+		kill()
 		return nil, fmt.Errorf("starting the helper: %w", err)
 	}
-	cmd := exec.CommandContext(run.own, path, "-root", n.root, "-note", "3", "-deadline", (left + nvmlSelfEnd).String())
+	cmd := exec.CommandContext(own, path, "-root", n.root, "-note", "3", "-deadline", (left + nvmlSelfEnd).String())
 	// The runtime reads the last two before main: one round needs neither threads nor a collection of garbage.
 	cmd.Env = []string{"LC_ALL=C", "GOMAXPROCS=2", "GOGC=off"}
 	cmd.Stdout, cmd.Stderr = run.theirs[0], run.theirs[1]
@@ -161,9 +164,9 @@ type nvmlRun struct {
 	said  []byte
 }
 
-// newNVMLRun makes what a helper that has that long needs before it can be started.
-func newNVMLRun(ctx context.Context, left time.Duration) (r *nvmlRun, err error) {
-	r = &nvmlRun{ended: make(chan struct{}), decoded: make(chan struct{}), heard: make(chan struct{})}
+// newNVMLRun makes what a helper needs before it can be started.
+func newNVMLRun(own context.Context, kill context.CancelFunc) (r *nvmlRun, err error) {
+	r = &nvmlRun{own: own, kill: kill, ended: make(chan struct{}), decoded: make(chan struct{}), heard: make(chan struct{})}
 	fd, err := unix.MemfdCreate("nvml-note", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("making a file for its notes: %w", err)
@@ -175,8 +178,6 @@ func newNVMLRun(ctx context.Context, left time.Duration) (r *nvmlRun, err error)
 	if err != nil {
 		return nil, errors.Join(err, r.note.Close(), r.stdout.Close(), r.theirs[0].Close())
 	}
-	// It ends by its own cancellation: a caller that goes away is seen in follow, which has to say how it ended.
-	r.own, r.kill = context.WithTimeout(context.WithoutCancel(ctx), left)
 	return r, nil
 }
 
@@ -235,7 +236,7 @@ func (r *nvmlRun) follow(ctx context.Context) (NVMLReport, error) {
 	case <-r.own.Done():
 	case <-ctx.Done():
 	}
-	late := cmp.Or(context.Cause(r.own), context.Cause(ctx))
+	late := cmp.Or(r.own.Err(), ctx.Err())
 	// Whoever still holds the other end of the pipe must not hold us.
 	_ = r.stdout.Close()
 	<-r.decoded

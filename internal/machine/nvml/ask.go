@@ -178,7 +178,7 @@ func (a *asker) fields(what string, wanted []field) {
 // fieldValue is the number in a value, whose type differs between fields and drivers: nvmlValueType_t of nvml.h. All of
 // those asked for here are whole numbers; what is negative, or of another type, is not understood.
 func fieldValue(v *nvml.FieldValue) (value uint64, ok bool) {
-	signed := int64(0)
+	var signed int64
 	switch nvml.ValueType(v.ValueType) {
 	case nvml.VALUE_TYPE_UNSIGNED_INT:
 		return uint64(binary.NativeEndian.Uint32(v.Value[:])), true

@@ -39,10 +39,10 @@ const ExitDeadline = 124
 // take the agent's pod along.
 const maxData = 1 << 30
 
-// Guard makes the process safe to let the library loose in: it ends itself at the deadline, dumps no core, is the first to
-// go when memory is short, and dies of a crash by its signal.
-func Guard(deadline time.Duration) error {
-	time.AfterFunc(deadline, func() { os.Exit(ExitDeadline) })
+// Guard makes the process safe to let the library loose in: it is ended at the deadline, whatever the library is in, dumps
+// no core, is the first to go when memory is short, and dies of a crash by its signal.
+func Guard(deadline time.Duration, exit func(status int)) error {
+	time.AfterFunc(deadline, func() { exit(ExitDeadline) })
 	if failed, err := C.roundhouse_default_signals(); failed != 0 {
 		return fmt.Errorf("setting signals: %w", err)
 	}
