@@ -259,3 +259,12 @@ func TestFilesAreClosedAfterEachHelper(t *testing.T) {
 		t.Errorf("%d files are open, %d were", after, before)
 	}
 }
+
+// What the agent's environment holds, such as LD_PRELOAD or a token, is none of the library's business.
+func TestTheEnvironmentOfAHelper(t *testing.T) {
+	t.Setenv("ROUNDHOUSE_SECRET", "1")
+	h := script(t, saysHello+`test -z "$ROUNDHOUSE_SECRET" || exit 3`+"\n"+saysMachine+saysEnd)
+	if _, err := h.NVML(testContext(t, 10*time.Second)); err != nil {
+		t.Error(err)
+	}
+}
