@@ -69,8 +69,8 @@ func (t *fileTail) start(from FilePosition) error {
 		t.at = from
 		return nil
 	}
-	old, err := t.renamed(from)
-	if err != nil {
+	old := t.renamed(from)
+	if old == nil {
 		// Gone, or written anew in place: what it had beyond the position is lost.
 		t.pending = ErrLogOverrun
 		return nil
@@ -122,16 +122,16 @@ func markOf(f *os.File, offset int64) (uint64, error) {
 	return h.Sum64(), nil
 }
 
-// renamed looks for the file beside the path: logrotate keeps old files in the same directory, under the same beginning.
-func (t *fileTail) renamed(p FilePosition) (*os.File, error) {
+// renamed looks for the file beside the path: logrotate keeps old files in the same directory, under the same beginning. A
+// file that cannot be looked at is not the one.
+func (t *fileTail) renamed(p FilePosition) *os.File {
 	dir, err := openIn(t.root, filepath.Dir(t.path), unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	names, err := dir.Readdirnames(maxSiblings)
-	if err := errors.Join(err, dir.Close()); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
+	defer func() { _ = dir.Close() }()
+	// Of an error the names before it are as good as any.
+	names, _ := dir.Readdirnames(maxSiblings)
 	base := filepath.Base(t.path)
 	for _, name := range names {
 		if name == base || !strings.HasPrefix(name, base) && !strings.HasPrefix(name, strings.TrimSuffix(base, filepath.Ext(base))) {
@@ -142,11 +142,11 @@ func (t *fileTail) renamed(p FilePosition) (*os.File, error) {
 			continue
 		}
 		if sameFile(at, p) && t.holds(f, p) {
-			return f, nil
+			return f
 		}
 		_ = f.Close()
 	}
-	return nil, fs.ErrNotExist
+	return nil
 }
 
 // Read reads what follows.

@@ -203,7 +203,9 @@ func TestConditionsEnd(t *testing.T) {
 			}
 		}, "Failing\n" + finding},
 		"with a new boot": {func(b *bench) {
-			b.machine.Reboot(b.Context())
+			if err := b.machine.Reboot(b.Context()); err != nil {
+				b.Error(err)
+			}
 			b.look() // The open log is of the old boot.
 		}, "Passing"},
 	}
@@ -494,10 +496,13 @@ func TestTheJournalIsReadFromItsCursor(t *testing.T) {
 func TestTheJournalOfAnEarlierBootIsHistory(t *testing.T) {
 	const id = "abrt-notification"
 	b := newBench(t, abrtMonitor)
+	b.journal.Add(id, b.now, "something, for the cursor")
 	b.look()
 	b.journal.Add(id, b.now, "bad before the reboot")
 	b.now = b.now.Add(time.Hour)
-	b.machine.Reboot(t.Context())
+	if err := b.machine.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	b.want("Passing")
 	b.now = b.now.Add(10 * time.Second)
 	b.journal.Add(id, b.now, "bad after it")

@@ -191,7 +191,7 @@ func (m *PluginMonitor) startDue(ctx context.Context) {
 		if r := &m.rules[i]; !r.running && !now.Before(r.due) && m.base.Err() == nil {
 			r.running, r.due = true, now.Add(m.o.Config.Rules[i].Interval)
 			m.running.Add(1)
-			go m.run(m.base, i)
+			go m.run(m.base, i) //nolint:contextcheck // A program may outlast the look that starts it; Close ends it.
 		}
 	}
 }

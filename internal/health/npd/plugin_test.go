@@ -262,6 +262,19 @@ func TestSeveralPluginsOfOneConditionAddUpToTheWorst(t *testing.T) {
 	s.wantCondition("NTPProblem=Unknown NTPIsUp: cannot tell")
 }
 
+func TestTheOrderOfTheRulesDoesNotDecideWhichIsWorst(t *testing.T) {
+	programs := &fake.Programs{}
+	programs.Answers("/grave", 1, "grave")
+	programs.Answers("/light", 1, "light")
+	s := newScripts(t, `{"plugin":"custom","conditions":[{"type":"Bad"}],"rules":[
+{"type":"permanent","condition":"Bad","reason":"Grave","path":"/grave","roundhouse":{"severity":"Critical"}},
+{"type":"permanent","condition":"Bad","reason":"Light","path":"/light"}]}`)
+	s.o.Programs = programs
+	s.start()
+	s.want(s.monitor.Look(t.Context()), "Failing", "Grave Critical None Look x1: Bad: grave", "Light Warning None Look x1: Bad: light")
+	s.wantCondition("Bad=True Grave: grave")
+}
+
 func TestProblemsOfPluginsSurviveARestart(t *testing.T) {
 	s := newScripts(t, pluginMonitor)
 	s.script("down", "echo down; exit 1")
@@ -281,7 +294,9 @@ func TestProblemsOfPluginsSurviveARestart(t *testing.T) {
 	if err := s.monitor.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.machine.Reboot(t.Context())
+	if err := s.machine.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	s.now = s.now.Add(time.Hour)
 	s.start()
 	s.want(s.monitor.Look(t.Context()), "Failing", "NTPIsDown Warning None Look x1: NTPProblem: down")

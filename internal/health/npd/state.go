@@ -223,7 +223,7 @@ func (s *logState) speak(declared []config.Condition, now time.Time, blind *heal
 	c := unchanged
 	for _, d := range declared {
 		was := s.Said[d.Type]
-		next := was
+		var next said
 		i := slices.IndexFunc(worst, func(p problem) bool { return p.Permanent && p.Condition == d.Type })
 		switch {
 		case i >= 0:

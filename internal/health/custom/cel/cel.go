@@ -103,7 +103,7 @@ func compile(q custom.Question) (program cel.Program, problem string, err error)
 		return nil, "", fmt.Errorf("preparing CEL: %w", err)
 	}
 	ast, issues := environment.Compile(q.Expression)
-	if issues.Err() != nil {
+	if len(issues.Errors()) > 0 {
 		return nil, describe(issues), nil
 	}
 	if out := ast.OutputType(); out != cel.BoolType && out != cel.DynType {
@@ -111,7 +111,7 @@ func compile(q custom.Question) (program cel.Program, problem string, err error)
 	}
 	program, err = environment.Program(ast, cel.CostLimit(maxCost), cel.InterruptCheckFrequency(100))
 	if err != nil {
-		return nil, clip(err.Error()), nil //nolint:nilerr // It is what is wrong with the expression.
+		return nil, clip(err.Error()), nil
 	}
 	return program, "", nil
 }

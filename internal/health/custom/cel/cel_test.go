@@ -193,6 +193,27 @@ func TestFactsThatAreNotThereAreUnknown(t *testing.T) {
 	}
 }
 
+func TestWhatStoodOnAnElementStandsWhileItCannotBeJudged(t *testing.T) {
+	f := facts()
+	f.NVML.GPUs = f.NVML.GPUs[:1]
+	c, err := check(t, "gpu.clocks.temperature > 90", "gpus", Evaluator{}, func() (custom.Facts, error) { return f, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hot = "Failing\nHot 0000:18:00.0 Warning: it is hot"
+	if diff := cmp.Diff(hot, show(c.Look(t.Context()))); diff != "" {
+		t.Error(diff)
+	}
+	f.NVML.GPUs[0].Clocks = nil
+	if diff := cmp.Diff(hot+"\nno such key: clocks", show(c.Look(t.Context()))); diff != "" {
+		t.Error(diff)
+	}
+	f.NVML.GPUs[0].Clocks = &machine.NVMLClocks{Temperature: ptr(uint32(50))}
+	if diff := cmp.Diff("Passing", show(c.Look(t.Context()))); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestAHelperThatFailsIsUnknownAndWhatStoodStands(t *testing.T) {
 	host := machine.NewHost(machine.Options{})
 	h := &switched{Evaluator: Evaluator{}}
