@@ -24,7 +24,7 @@ import (
 type scripts struct {
 	*testing.T
 	dir     string
-	now     time.Time
+	seconds atomic.Int64 // of the clock, which programs that still run look at too
 	machine *fake.Machine
 	json    string
 	monitor *PluginMonitor
@@ -41,13 +41,19 @@ const pluginMonitor = `{"plugin":"custom","pluginConfig":{"invoke_interval":"30s
 ]}`
 
 func newScripts(t *testing.T, json string) *scripts {
-	s := &scripts{T: t, dir: t.TempDir(), now: time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC), json: json}
-	s.machine = fake.New(fake.Options{Now: func() time.Time { return s.now }})
+	s := &scripts{T: t, dir: t.TempDir(), json: json}
+	s.machine = fake.New(fake.Options{Now: s.now})
 	for _, name := range []string{"wobbles", "down", "far"} {
 		s.script(name, "exit 0")
 	}
 	return s
 }
+
+func (s *scripts) now() time.Time {
+	return time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC).Add(time.Duration(s.seconds.Load()) * time.Second)
+}
+
+func (s *scripts) later(d time.Duration) { s.seconds.Add(int64(d.Seconds())) }
 
 func (s *scripts) script(name, body string) {
 	s.Helper()
@@ -68,7 +74,7 @@ func (s *scripts) start() {
 		s.Fatal(err)
 	}
 	o := s.o
-	o.Config, o.Machine, o.Dir, o.Now = c.Plugin, s.machine, s.dir, func() time.Time { return s.now }
+	o.Config, o.Machine, o.Dir, o.Now = c.Plugin, s.machine, s.dir, s.now
 	if o.Programs == nil {
 		o.Programs = machine.NewHost(machine.Options{})
 	}
@@ -87,7 +93,7 @@ func (s *scripts) start() {
 // again looks when the programs are due again, and waits until they have ended.
 func (s *scripts) again() health.Result {
 	s.Helper()
-	s.now = s.now.Add(30 * time.Second)
+	s.later(30 * time.Second)
 	s.monitor.Look(s.Context())
 	s.idle()
 	return s.monitor.Look(s.Context())
@@ -284,7 +290,7 @@ func TestProblemsOfPluginsSurviveARestart(t *testing.T) {
 	if err := s.monitor.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.now = s.now.Add(time.Hour)
+	s.later(time.Hour)
 	s.start()
 	r := s.monitor.Look(t.Context())
 	s.want(r, "Failing", "NTPIsDown Warning None Look x2: NTPProblem: down")
@@ -297,7 +303,7 @@ func TestProblemsOfPluginsSurviveARestart(t *testing.T) {
 	if err := s.machine.Reboot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.now = s.now.Add(time.Hour)
+	s.later(time.Hour)
 	s.start()
 	s.want(s.monitor.Look(t.Context()), "Failing", "NTPIsDown Warning None Look x1: NTPProblem: down")
 }
@@ -385,7 +391,7 @@ func TestASlowProgramIsNeverStartedTwiceAndHoldsUpNoOther(t *testing.T) {
 	for range 4 {
 		s.monitor.Look(ctx)
 		time.Sleep(20 * time.Millisecond)
-		s.now = s.now.Add(30 * time.Second)
+		s.later(30 * time.Second)
 	}
 	count := map[string]int{}
 	for _, p := range programs.Runs() {

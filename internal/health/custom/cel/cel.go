@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// maxCost bounds one evaluation in CEL's cost units: an ordinary expression over eight GPUs costs some hundreds, and a
-	// million takes well under a second.
-	maxCost = 1_000_000
+	// maxCost bounds one evaluation in CEL's cost units: an ordinary expression over eight GPUs costs some hundreds, and
+	// the bound takes well under a second.
+	maxCost = 100_000
 	// maxQuestion bounds the question, in bytes.
 	maxQuestion = 4 << 20
 	// maxValues bounds the elements of each.
