@@ -13,7 +13,6 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/internal/checkup"
 	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
-	"github.com/roundhouse-dev/roundhouse/internal/health"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -52,7 +51,10 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stderr, "roundhouse-agent check:", err)
 		return exitCode(checkup.ExitUsage)
 	}
-	report := examine(ctx, f, *within)
+	report, err := examine(ctx, f, *within)
+	if err != nil {
+		return err
+	}
 	if *format == "json" {
 		err = report.WriteJSON(stdout)
 	} else {
@@ -67,16 +69,17 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 // examine looks at the machine with the agent's checks.
-func examine(ctx context.Context, f *flags, within time.Duration) *checkup.Report {
-	host := machine.ReadOnly(machine.NewHost(machine.Options{Root: f.hostRoot, StateDir: f.stateDir}))
-	var all []health.Check
-	for _, s := range checks(f, host, nil) {
-		all = append(all, s.Check)
+func examine(ctx context.Context, f *flags, within time.Duration) (*checkup.Report, error) {
+	host := machine.NewHost(machine.Options{Root: f.hostRoot, StateDir: f.stateDir})
+	f.checks.Machine = machine.ReadOnly(host)
+	set, err := f.set(ctx, host)
+	if err != nil {
+		return nil, err
 	}
-	report := checkup.Run(ctx, checkup.Options{Checks: all, Within: within})
+	report := checkup.Run(ctx, checkup.Options{Checks: set.Checks(), Within: within})
 	report.Version = version
 	report.Identify(ctx, host)
-	return report
+	return report, nil
 }
 
 // page folds and colours for a terminal only.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/roundhouse-dev/roundhouse/internal/checks"
+	"github.com/roundhouse-dev/roundhouse/internal/health/infiniband"
 	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
 )
 
@@ -20,6 +22,7 @@ const usage = `roundhouse-agent watches the accelerators of a node and publishes
 
   roundhouse-agent [flags]            run on a node of a cluster
   roundhouse-agent check [flags]      look once with every check, without a cluster, and say what was seen
+  roundhouse-agent replay LOG...      play recorded kernel logs through the same checks, and say what they show
   roundhouse-agent COMMAND -h         flags of a command
 
 `
@@ -30,9 +33,10 @@ type flags struct {
 	server, caFile, tokenFile string
 	bind                      string
 	every                     time.Duration
-	matches                   []pci.Match
+	checks                    checks.Options
+	npd                       []string
+	customDir                 string
 	dailyLimit                int
-	acceptInjected            bool
 	observeOnly               bool
 	verbose, version          bool
 }
@@ -41,18 +45,37 @@ type flags struct {
 func (f *flags) host(set *flag.FlagSet) {
 	set.StringVar(&f.hostRoot, "host-root", "/", "where the host's root file system is seen")
 	set.StringVar(&f.stateDir, "state-dir", "/var/lib/roundhouse", "directory of the host where the journal and the checks' state are kept")
-	set.Func("accelerators", "further devices to watch, vendor:device[:class] in hexadecimal with * for any, comma-separated", func(s string) error {
-		for m := range strings.SplitSeq(s, ",") {
-			match, err := pci.ParseMatch(strings.TrimSpace(m))
+	set.Func("accelerators", "further devices to watch, vendor:device[:class] in hexadecimal with * for any, comma-separated",
+		list(&f.checks.Accelerators, pci.ParseMatch))
+	set.Func("expect-devices", "how many accelerators there must be: N, or vendor:device=N, comma-separated",
+		list(&f.checks.Declared.Counts, pci.ParseDeclaredCount))
+	set.Func("expect-links", "PCIe links that there must be, such as 10de:2330=x16@32 or slot:3=x8, comma-separated",
+		list(&f.checks.Declared.Links, pci.ParseDeclaredLink))
+	set.Func("infiniband-exclude", "RDMA ports that are not watched, device or device/port with * for any, comma-separated",
+		list(&f.checks.Ports, infiniband.ParsePattern))
+	set.Func("infiniband-rates", "what RDMA ports must run at in Gb/s, such as mlx5_*=400, comma-separated",
+		list(&f.checks.Rates, infiniband.ParseRate))
+	set.BoolVar(&f.checks.NoNVML, "no-nvml", false, "do not ask NVIDIA's library")
+	set.Func("npd-config", "configurations of node-problem-detector's to run, files or patterns, comma-separated",
+		list(&f.npd, func(s string) (string, error) { return s, nil }))
+	set.BoolVar(&f.checks.AllowRepair, "npd-allow-repair", false, "let NPD's health-checker restart services where its arguments ask for it")
+	set.StringVar(&f.customDir, "custom-checks", "", "directory of custom checks")
+	set.BoolVar(&f.checks.AcceptInjected, "accept-injected-kernel-lines", false,
+		"FOR TESTS ONLY: believe kernel-log lines that any process can write; shows as a metric")
+}
+
+// list reads a comma-separated list.
+func list[T any](into *[]T, parse func(string) (T, error)) func(string) error {
+	return func(s string) error {
+		for part := range strings.SplitSeq(s, ",") {
+			one, err := parse(strings.TrimSpace(part))
 			if err != nil {
 				return err
 			}
-			f.matches = append(f.matches, match)
+			*into = append(*into, one)
 		}
 		return nil
-	})
-	set.BoolVar(&f.acceptInjected, "accept-injected-kernel-lines", false,
-		"FOR TESTS ONLY: believe kernel-log lines that any process can write; shows as a metric")
+	}
 }
 
 func parse(args []string, env func(string) string, stderr io.Writer) (*flags, error) {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+
+	replay "github.com/roundhouse-dev/roundhouse/internal/replay/command"
 )
 
 // version is set by the linker.
@@ -44,8 +46,11 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // command runs what the first argument names; without one, the agent.
 func command(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) error {
-	if len(args) > 0 && args[0] == "check" {
+	switch {
+	case len(args) > 0 && args[0] == "check":
 		return check(ctx, args[1:], stdout, stderr)
+	case len(args) > 0 && args[0] == "replay":
+		return replay.Command{Stdin: os.Stdin, Stdout: stdout, Stderr: stderr}.Run(ctx, args[1:])
 	}
 	return run(ctx, args, env, stdout, stderr)
 }

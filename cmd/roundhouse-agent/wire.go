@@ -2,14 +2,16 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 
 	"github.com/go-logr/logr"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/agent"
+	"github.com/roundhouse-dev/roundhouse/internal/checks"
 	"github.com/roundhouse-dev/roundhouse/internal/health/kernellog"
-	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 	"github.com/roundhouse-dev/roundhouse/internal/metrics/plain"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy/reboot"
@@ -27,40 +29,82 @@ func wire(ctx context.Context, f *flags) (*agent.Node, *plain.Registry, error) {
 		return nil, nil, err
 	}
 	host := machine.NewHost(machine.Options{Root: f.hostRoot, StateDir: f.stateDir})
+	var self lateNode
+	f.checks.Machine, f.checks.NodeName, f.checks.Node = host, f.node, &self
+	set, err := f.set(ctx, host)
+	if err != nil {
+		return nil, nil, err
+	}
 	registry := &plain.Registry{}
-	var log atomic.Pointer[kernellog.Check]
 	o := agent.Options{
 		Name: f.node, Version: version, Machine: host, API: api, DailyLimit: f.dailyLimit,
-		Checks:  func() []agent.Scheduled { return checks(f, host, &log) },
-		Metrics: agent.NewMetrics(registry, version, f.acceptInjected),
+		// A process on a real machine lives in one boot, and so do its checks.
+		Checks:  func() []agent.Scheduled { return set.Scheduled },
+		Metrics: agent.NewMetrics(registry, version, f.checks.AcceptInjected),
 	}
-	countLines(registry, &log)
+	countLines(registry, set.Log)
 	if f.dailyLimit == 0 {
 		o.DailyLimit = -1
 	}
 	if !f.observeOnly {
 		o.Executors = map[v1alpha1.ActionType]agent.Executor{v1alpha1.ActionReboot: reboot.New(host)}
 	}
-	if f.acceptInjected {
+	if f.checks.AcceptInjected {
 		logr.FromContextOrDiscard(ctx).Info("Believing kernel-log lines that any process can write: this is for tests only")
 	}
 	node, err := agent.New(o)
+	self.Store(node)
 	return node, registry, err
 }
 
-// checks makes the checks of one boot. log, where there is one, is told of the check that reads the kernel log.
-func checks(f *flags, host machine.Machine, log *atomic.Pointer[kernellog.Check]) []agent.Scheduled {
-	lines := kernellog.New(kernellog.Options{Machine: host, AcceptInjected: f.acceptInjected})
-	if log != nil {
-		log.Store(lines)
+// set makes the checks of this machine, with those that an operator adds.
+func (f *flags) set(ctx context.Context, host *machine.Host) (*checks.Set, error) {
+	o := f.checks
+	o.Every, o.Programs, o.Files, o.Journal = f.every, host, host, host
+	if self, err := os.Executable(); err == nil {
+		o.CELHelper = filepath.Join(filepath.Dir(self), "roundhouse-cel")
 	}
-	bus := pci.New(pci.Options{Machine: host, Match: f.matches, UUID: lines.UUID})
-	return []agent.Scheduled{{Check: lines, Every: f.every}, {Check: bus, Every: f.every}}
+	var warnings []string
+	var err error
+	if o.NPD, warnings, err = checks.ReadNPD(f.npd); err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		logr.FromContextOrDiscard(ctx).Info("A configuration of node-problem-detector is odd", "warning", w)
+	}
+	if o.Custom, err = checks.ReadCustom(f.customDir); err != nil {
+		return nil, err
+	}
+	return checks.New(ctx, o)
+}
+
+// lateNode is the Node of an agent that is yet to be made: the checks ask it, and it runs the checks.
+type lateNode struct{ atomic.Pointer[agent.Node] }
+
+func (l *lateNode) Labels() (map[string]string, bool) {
+	if n := l.Load(); n != nil {
+		return n.Labels()
+	}
+	return nil, false
+}
+
+func (l *lateNode) Offered(resource string) (int, bool) {
+	if n := l.Load(); n != nil {
+		return n.Offered(resource)
+	}
+	return 0, false
+}
+
+func (l *lateNode) Faults() []v1alpha1.Fault {
+	if n := l.Load(); n != nil {
+		return n.Faults()
+	}
+	return nil
 }
 
 // countLines shows what became of kernel-log lines: a line refused may be somebody asking for a reboot, and a line lost
 // a fault that nobody saw.
-func countLines(registry *plain.Registry, log *atomic.Pointer[kernellog.Check]) {
+func countLines(registry *plain.Registry, log *kernellog.Check) {
 	for _, m := range []struct {
 		name, help string
 		of         func(kernellog.Stats) uint64
@@ -70,12 +114,6 @@ func countLines(registry *plain.Registry, log *atomic.Pointer[kernellog.Check]) 
 		{"refused", "Records of a known form that were not the kernel's own.", func(s kernellog.Stats) uint64 { return s.Refused }},
 		{"lost", "Records that the kernel overwrote before they were read.", func(s kernellog.Stats) uint64 { return s.Lost }},
 	} {
-		registry.CounterFunc("roundhouse_agent_kernel_log_"+m.name+"_total", m.help, func() float64 {
-			check := log.Load()
-			if check == nil {
-				return 0
-			}
-			return float64(m.of(check.Stats()))
-		})
+		registry.CounterFunc("roundhouse_agent_kernel_log_"+m.name+"_total", m.help, func() float64 { return float64(m.of(log.Stats())) })
 	}
 }

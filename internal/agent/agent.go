@@ -77,8 +77,8 @@ const (
 	defaultDailyLimit = 4
 	defaultClearAfter = 30 * time.Second
 	defaultWriteGap   = time.Second
-	// maxChecks is the bound of status.checks.
-	maxChecks = 32
+	// MaxChecks is the bound of status.checks.
+	MaxChecks = 32
 )
 
 // Node is the agent of one node.
@@ -234,8 +234,8 @@ func (n *Node) begin(ctx context.Context) error {
 	n.closeChecksLocked(ctx)
 	n.slots = nil
 	for i, c := range n.o.Checks() {
-		if i == maxChecks {
-			return fmt.Errorf("beginning: more than %d checks", maxChecks)
+		if i == MaxChecks {
+			return fmt.Errorf("beginning: more than %d checks", MaxChecks)
 		}
 		n.slots = append(n.slots, newSlot(c, n.clock.Now()))
 	}

@@ -6,6 +6,8 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
 const (
@@ -27,12 +29,22 @@ func (n *Node) Labels() (map[string]string, bool) {
 
 // Offered is how many of an extended resource, such as nvidia.com/gpu, the kubelet offers to pods; like Labels it never
 // waits. It is false where the Node has not been read, or has no such resource.
-func (n *Node) Offered(resource corev1.ResourceName) (int, bool) {
+func (n *Node) Offered(resource string) (int, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.askLocked(offeredAge)
-	quantity, ok := n.node.offered[resource]
+	quantity, ok := n.node.offered[corev1.ResourceName(resource)]
 	return int(quantity.Value()), ok
+}
+
+// Faults are what is published of what stands.
+func (n *Node) Faults() []v1alpha1.Fault {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.health == nil {
+		return nil
+	}
+	return n.health.Status.Faults
 }
 
 // askLocked asks for the Node to be read where it was read longer ago than that.

@@ -10,7 +10,7 @@ import (
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 )
 
-const gpus = corev1.ResourceName("nvidia.com/gpu")
+const gpus = "nvidia.com/gpu"
 
 func nodeReads(b *bench) int {
 	b.server.mu.Lock()
@@ -22,7 +22,7 @@ func (b *bench) label(value string) {
 	b.server.mu.Lock()
 	defer b.server.mu.Unlock()
 	b.server.node.Labels["nvidia.com/gpu-driver-upgrade-state"] = value
-	b.server.node.Status.Allocatable = corev1.ResourceList{gpus: apiresource.MustParse("7")}
+	b.server.node.Status.Allocatable = corev1.ResourceList{corev1.ResourceName(gpus): apiresource.MustParse("7")}
 }
 
 func TestTheNodesFactsAreReadWhenACheckAsksAndTheyAreOld(t *testing.T) {

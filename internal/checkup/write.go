@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -64,23 +63,16 @@ func (r *Report) answer() string {
 			blind++
 		}
 	}
-	parts := []string{count(len(r.Devices), "device"), count(faults, "fault")}
+	parts := []string{health.Count(len(r.Devices), "device"), health.Count(faults, "fault")}
 	if remarks > 0 {
-		parts = append(parts, count(remarks, "remark"))
+		parts = append(parts, health.Count(remarks, "remark"))
 	}
 	if blind > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %s could not look", blind, count(len(r.Checks), "check")))
+		parts = append(parts, fmt.Sprintf("%d of %s could not look", blind, health.Count(len(r.Checks), "check")))
 	} else {
-		parts = append(parts, count(len(r.Checks), "check")+" looked")
+		parts = append(parts, health.Count(len(r.Checks), "check")+" looked")
 	}
 	return strings.Join(parts, ", ")
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return strconv.Itoa(n) + " " + what + "s"
 }
 
 func (r *Report) machine(clock text.Clock) string {

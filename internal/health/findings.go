@@ -3,6 +3,7 @@ package health
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -15,6 +16,14 @@ const (
 	MaxMessage  = 256
 	MaxFindings = 64
 )
+
+// Count is a number of things in words: "1 GPU", "8 GPUs".
+func Count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
 
 // Bound cuts s to at most n bytes without splitting a character, replaces what is not valid UTF-8, and marks the cut.
 func Bound(s string, n int) string {

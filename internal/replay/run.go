@@ -11,6 +11,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
 	"github.com/roundhouse-dev/roundhouse/internal/health/kernellog"
+	"github.com/roundhouse-dev/roundhouse/internal/health/nvidia"
 	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
 	"github.com/roundhouse-dev/roundhouse/internal/health/steady"
 )
@@ -60,7 +61,15 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// DefaultChecks are the checks that judge what a recording can have.
+// FactChecks are the checks that judge a stream of facts: those of lines and of the bus, and those of what NVML told.
+func FactChecks(m *Machine, now func() time.Time) []health.Check {
+	source := nvidia.New(nvidia.Options{Machine: m, Store: m, Now: now})
+	lines := kernellog.New(kernellog.Options{Machine: m, Now: now})
+	bus := pci.New(pci.Options{Machine: m, UUID: lines.UUID, UnderLoad: source.UnderLoad, Now: now})
+	return append([]health.Check{lines, bus}, source.Checks()...)
+}
+
+// DefaultChecks are the checks that judge what a log can have.
 func DefaultChecks(m *Machine, now func() time.Time) []health.Check {
 	lines := kernellog.New(kernellog.Options{Machine: m, Now: now})
 	return []health.Check{lines, pci.New(pci.Options{Machine: m, UUID: lines.UUID, Now: now})}

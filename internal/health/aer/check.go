@@ -127,7 +127,9 @@ func (c *Check) Look(ctx context.Context) health.Result {
 	c.last = now
 	c.fold(addresses, counted)
 	c.keep(ctx)
-	return c.result(addresses, counted)
+	r := c.result(addresses, counted)
+	r.Looked = health.Count(len(addresses), "accelerator") + ", counters of " + health.Count(len(counted), "device")
+	return r
 }
 
 // DeviceReset forgets the errors of the device, which a reset is the cure of and may itself cause, at the device and at

@@ -138,7 +138,11 @@ func (c *Check) Look(ctx context.Context) health.Result {
 		c.state.GPUs[i].age(c.o.Now(), c.o.CorrectablePerHour)
 	}
 	c.keep(ctx)
-	return c.result(s)
+	r := c.result(s)
+	if len(ask) > 0 {
+		r.Looked = health.Count(len(ask), "GPU")
+	}
+	return r
 }
 
 // sights are what a look could not see, and why.

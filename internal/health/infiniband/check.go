@@ -145,7 +145,9 @@ func (c *Check) Look(ctx context.Context) health.Result {
 	}
 	c.last = v.findings
 	c.keep(ctx)
-	return c.result(v)
+	r := c.result(v)
+	r.Looked = health.Count(len(seen), "port")
+	return r
 }
 
 // bus is what the PCI bus says of the adapters whose ports are not there; it is asked only then.

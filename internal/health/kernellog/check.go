@@ -152,6 +152,7 @@ func (c *Check) Look(ctx context.Context) health.Result {
 		return c.couldNotLook(errors.Join(err, c.closeReader()))
 	}
 	r := c.result()
+	r.Looked = health.Count(int(c.stats.Records), "line")
 	if more {
 		r.Again = time.Millisecond
 	}

@@ -185,6 +185,9 @@ func (c *check) findings() []health.Finding {
 
 func (c *check) result(l *look, v verdict) health.Result {
 	r := health.Result{Findings: c.findings()}
+	if !l.nothing {
+		r.Looked = health.Count(len(l.GPUs), "GPU")
+	}
 	r.Outcome = health.OutcomeOf(r.Findings)
 	notes := slices.Concat(v.blind, v.notes)
 	settling := c.settling()

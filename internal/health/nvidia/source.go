@@ -76,6 +76,16 @@ func (s *Source) UnderLoad(address string) (busy, known bool) {
 	return known && n >= busyReports, known
 }
 
+// Report is the newest answer of NVML; nil where there is none.
+func (s *Source) Report() *machine.NVMLReport {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil || s.last.nothing || s.last.err != nil {
+		return nil
+	}
+	return &s.last.NVMLReport
+}
+
 // look is the newest answer. It asks when that is too old, unless another check is asking already; then it waits.
 func (s *Source) look(ctx context.Context) (*look, error) {
 	for {

@@ -77,6 +77,7 @@ type Check struct {
 	// identified are the addresses whose identity was read in this boot.
 	identified map[string]machine.NVIDIAGPU
 	last       []Seat
+	devices    []v1alpha1.Device
 }
 
 // state is what survives a restart of the agent. The inventory survives a reboot too; the faults do not.
@@ -101,6 +102,13 @@ func New(o Options) *Check {
 
 // Name is "pci".
 func (c *Check) Name() string { return Name }
+
+// Devices is the inventory as last seen; nil before the first look.
+func (c *Check) Devices() []v1alpha1.Device {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.devices
+}
 
 // Forget drops the device of that ID from the inventory, so that it is no longer missed: a human's word that it was taken
 // out for good. It says whether there was one.
@@ -152,7 +160,9 @@ func (c *Check) Look(ctx context.Context) health.Result {
 	if c.loaded && (learned || changed || c.unsaved) {
 		c.save(ctx)
 	}
-	return c.result(seats, verdict, driverErr, next)
+	r := c.result(seats, verdict, driverErr, next)
+	r.Looked, c.devices = health.Count(listed, "device")+" on the bus, "+health.Count(len(devices), "accelerator"), r.Devices
+	return r
 }
 
 // begin takes up the saved state, once, and starts a new boot with the old inventory and no faults.

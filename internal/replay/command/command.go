@@ -27,7 +27,7 @@ const maxFiles = 100000
 
 // Command is what its caller decides.
 type Command struct {
-	// Checks makes the checks that judge; replay.DefaultChecks when nil.
+	// Checks makes the checks that judge; replay.DefaultChecks when nil, and replay.FactChecks for a stream of facts.
 	Checks func(m *replay.Machine, now func() time.Time) []health.Check
 	// Now is the clock, for lines without a year; time.Now when nil.
 	Now func() time.Time
@@ -208,7 +208,11 @@ func (c Command) play(ctx context.Context, file string, o replay.ReadOptions) (r
 	if err != nil {
 		return replay.Node{}, err
 	}
-	res, err := replay.Run(ctx, r, replay.Options{Checks: c.Checks})
+	checks := c.Checks
+	if checks == nil && r.Notes().Format == replay.FormatFacts {
+		checks = replay.FactChecks
+	}
+	res, err := replay.Run(ctx, r, replay.Options{Checks: checks})
 	if err != nil {
 		return replay.Node{}, err
 	}
