@@ -2,6 +2,7 @@ package kernellog
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
@@ -146,26 +147,29 @@ func recovery(b []byte) Recovery {
 		return RecoveryUnknown
 	}
 	r := recoveries[n]
-	if words = words[:len(words)-1]; string(words) != r.words && (r.words != "" || !bytes.Contains(words, []byte(r.word))) {
-		return RecoveryUnknown
+	words = words[:len(words)-1]
+	if slices.Contains(r.words, string(words)) || r.word != "" && bytes.Contains(words, []byte(r.word)) {
+		return r.Recovery
 	}
-	return r.Recovery
+	return RecoveryUnknown
 }
 
-// recoveries are the actions by number. NVML names the last two, and no public driver prints them yet, so their words are
-// not known: it must do that they hold the one that matters.
+// recoveries are the actions by number. Drivers of the 610 series have been reported to print "OS Reboot" and "PF FLR", a
+// reset of the function, in public. NVML names the last two, and no public driver prints them yet, so their words are not
+// known: it must do that they hold the one that matters.
 var recoveries = [...]struct {
 	Recovery
-	words, word string
+	words []string
+	word  string
 }{
-	{RecoveryNone, "None", ""},
-	{RecoveryReset, "GPU Reset Required", ""},
-	{RecoveryReboot, "Node Reboot Required", ""},
-	{RecoveryDrainP2P, "Drain P2P", ""},
-	{RecoveryDrainAndReset, "Drain and Reset", ""},
-	{RecoveryIMEX, "Recover IMEX Domain", ""},
-	{RecoveryBusReset, "", "Bus Reset"},
-	{RecoverySystemReboot, "", "System Reboot"},
+	{RecoveryNone, []string{"None"}, ""},
+	{RecoveryReset, []string{"GPU Reset Required", "PF FLR"}, ""},
+	{RecoveryReboot, []string{"Node Reboot Required", "OS Reboot"}, ""},
+	{RecoveryDrainP2P, []string{"Drain P2P"}, ""},
+	{RecoveryDrainAndReset, []string{"Drain and Reset"}, ""},
+	{RecoveryIMEX, []string{"Recover IMEX Domain"}, ""},
+	{RecoveryBusReset, nil, "Bus Reset"},
+	{RecoverySystemReboot, nil, "System Reboot"},
 }
 
 // parseLoading reads "x86_64 Kernel Module  580.105.08  ..." or "Open Kernel Module for x86_64  595.45.04  Release Build

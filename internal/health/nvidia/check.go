@@ -200,6 +200,10 @@ func (c *check) result(l *look, v verdict) health.Result {
 	case settling != "":
 		r.Reason = ReasonSettling
 		notes = append([]string{settling}, notes...)
+		if c.young() {
+			r.Again = settleEvery
+			c.source.hurry()
+		}
 	case l.nothing && len(r.Findings) == 0:
 		notes = append(notes, "there is no GPU here that NVIDIA's driver could hold")
 	}
@@ -208,6 +212,14 @@ func (c *check) result(l *look, v verdict) health.Result {
 	}
 	r.Message = health.Bound(strings.Join(append(notes, c.save.note()...), "; "), health.MaxMessage)
 	return r
+}
+
+// young says that something that would be Critical was seen in few looks so far. What has to last for minutes is not
+// hurried for as long.
+func (c *check) young() bool {
+	return slices.ContainsFunc(c.state.Tracked, func(k track.Tracked) bool {
+		return !k.Open && k.Severity == v1alpha1.SeverityCritical && k.Looks <= lostLooks
+	})
 }
 
 // settling is what would be Critical and has not lasted yet. It must not pass, or a GPU that has not come back from a

@@ -37,6 +37,9 @@ const (
 	defaultAge = 20 * time.Second
 	// defaultFailedAge is how long a failure serves: ten checks do not wait for one hang each.
 	defaultFailedAge = 15 * time.Second
+	// settleEvery is how soon NVML is asked again about something that would be Critical and is new: longer than a reset by
+	// an administrator's hand makes a GPU look lost.
+	settleEvery = 10 * time.Second
 	// defaultTimeout bounds one question; it is less than the 10 s a check has, so that the check can say what hung.
 	defaultTimeout = 8 * time.Second
 )

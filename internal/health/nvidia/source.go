@@ -35,6 +35,8 @@ type Source struct {
 	// asking is closed when the question that is out is answered; nil when none is.
 	asking chan struct{}
 	last   *look
+	// hurried says that a check waits for the next answer, to see whether what it saw lasts.
+	hurried bool
 	// loads counts the loads of the driver that were noticed; away is set while it is not there.
 	loads  int
 	driver string
@@ -109,7 +111,17 @@ func (s *Source) look(ctx context.Context) (*look, error) {
 	}
 }
 
+// hurry makes answers serve for no longer than a moment, until one has been asked for.
+func (s *Source) hurry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hurried = true
+}
+
 func (s *Source) ageOf(l *look) time.Duration {
+	if s.hurried {
+		return min(settleEvery, s.o.Age)
+	}
 	if l.err != nil || l.busErr != nil {
 		return s.o.FailedAge
 	}
@@ -128,7 +140,7 @@ func (s *Source) ask(ctx context.Context) *look {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.takeLocked(l)
-	s.last = l
+	s.last, s.hurried = l, false
 	return l
 }
 

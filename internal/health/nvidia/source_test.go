@@ -434,3 +434,39 @@ func TestPartsOfAGPUAreTheGPU(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+func TestWhatIsNewAndBadIsLookedAtAgainSoon(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.look("gpu-lost")
+	r.advance(30 * time.Second)
+	*r.gpu(3) = machine.NVMLGPU{Index: 3, Handle: "GPU_IS_LOST", Lost: "GPU_IS_LOST"}
+	if res := r.look("gpu-lost"); res.Again != settleEvery {
+		t.Errorf("%s is looked at again after %s, want %s", show(res), res.Again, settleEvery)
+	}
+	before := r.asked.Load()
+	r.advance(settleEvery)
+	res := r.look("gpu-lost")
+	if want := "Failing; GPULost on " + gpu3 + ", Critical, Reboot, x1"; show(res) != want || r.asked.Load() != before+1 || res.Again != 0 {
+		t.Errorf("%s after %d questions, again after %s; want %s", show(res), r.asked.Load()-before, res.Again, want)
+	}
+	r.advance(settleEvery)
+	r.look("gpu-lost")
+	if n := r.asked.Load() - before; n != 1 {
+		t.Errorf("%d questions: what is known is not hurried", n)
+	}
+}
+
+func TestWhatHasToLastIsNotHurriedForLong(t *testing.T) {
+	r := newRig(t, "not-loaded")
+	r.m.AddDevice(onBus(gpu3, ""))
+	hurried := 0
+	for range 20 {
+		r.advance(settleEvery)
+		if r.look("driver").Again > 0 {
+			hurried++
+		}
+	}
+	if hurried == 0 || hurried > lostLooks {
+		t.Errorf("%d of 20 looks were hurried, want 1 to %d", hurried, lostLooks)
+	}
+}

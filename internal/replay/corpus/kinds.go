@@ -83,6 +83,8 @@ var kinds = []kind{
 	{name: "nvswitch-nonfatal", place: onSwitch, class: fabric, code: "SXid12028", cause: "network", repair: byNothing, build: switchNonfatal},
 	{name: "recovery-reset", class: hardware, code: "Xid154", disruptive: true, build: recovery(needReset)},
 	{name: "recovery-reboot", class: hardware, code: "Xid154", disruptive: true, repair: byBoot, build: recovery(needReboot)},
+	{name: "recovery-os-reboot", class: hardware, code: "Xid154", disruptive: true, repair: byBoot, build: recovery(needReboot610)},
+	{name: "recovery-flr", class: hardware, code: "Xid154", disruptive: true, build: recovery(needResetFLR)},
 	{name: "recovery-drain-reset", class: hardware, code: "Xid154", disruptive: true, build: recovery(needDrainAndReset)},
 	{name: "recovery-drain-p2p", class: hardware, code: "Xid154", repair: byNothing, build: recovery(needDrainP2P)},
 	{name: "recovery-flap", class: hardware, code: "Xid154", disruptive: true, repair: byItself, build: flap},
@@ -110,6 +112,8 @@ const (
 	needDrainAndReset = "0x4 (Drain and Reset)"
 	// What drivers of the 610 series print for a reboot, by public reports.
 	needReboot610 = "0x2 (OS Reboot)"
+	// And what a newer driver prints for the reset of a function, by the same kind of report.
+	needResetFLR = "0x1 (PF FLR)"
 )
 
 // builder adds what one episode does to a node's items.
