@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -15,22 +16,99 @@ import (
 
 // lookAhead fills in what is before us: what comes next, what it waits for, until when, and what would change it.
 func (s *Snapshot) lookAhead(r *v1alpha1.Remediation, w *Why) {
-	if r == nil || w.Phase.Over() {
-		w.Waiting = s.holding(nil)
+	w.Deadline, w.NoDeadline = s.until(r, w)
+	switch {
+	case r == nil:
+		s.lookAheadWithout(w)
 		return
-	}
-	if w.State == Observing {
-		if w.Reason == decide.ReasonModeObserve {
-			w.WouldDo = said(strings.TrimPrefix(w.Message, "observing only; "))
-		}
+	case w.Phase.Over():
+		w.Waiting = append([]Fact{{Text: "nothing: it is over"}}, s.holding(nil)...)
+		return
+	case w.State == Observing:
+		w.WouldDo = s.would(r, w)
 		w.Next = s.nextInObserve(w)
-	} else {
+		w.Waiting = []Fact{{Text: observed(w), Since: w.Since}}
+	default:
 		w.Next = s.next(r, w)
 		w.AtRisk = atRisk(r)
 		w.Waiting = s.waiting(r, w)
-		w.Deadline = s.deadline(r, w)
 	}
-	w.Changes = said(w.WouldChange)
+	// The controller writes one sentence for every node.
+	w.Changes = said(strings.ReplaceAll(w.WouldChange, "NODE", s.Name))
+}
+
+// observed says what a node waits for that is only observed.
+func observed(w *Why) string {
+	switch {
+	case w.Reason == decide.ReasonNoPolicy || w.Policy == nil || !w.Policy.Governs:
+		return "for a RemediationPolicy that selects the node"
+	case !w.Policy.Accepted:
+		return "for policy " + w.Policy.Name + " to be accepted: " + w.Policy.Why
+	}
+	return "for another mode than Observe in policy " + w.Policy.Name
+}
+
+// lookAheadWithout does so for a node without an incident.
+func (s *Snapshot) lookAheadWithout(w *Why) {
+	switch w.State {
+	case Healthy:
+		w.Waiting = []Fact{{Text: "nothing"}}
+		w.Changes = []string{"a check that fails, or a Node condition that a rule names"}
+	case Unknown:
+		w.Waiting, w.Changes = s.blindness()
+	case NoAgent:
+		w.Waiting = []Fact{{Text: "for an agent to report"}}
+		w.Changes = []string{"an agent that runs on the node and publishes what it sees"}
+	case Faulty:
+		s.lookAheadFaulty(w)
+	default:
+	}
+	w.Waiting = append(w.Waiting, s.holding(nil)...)
+}
+
+// blindness says what keeps a node's health from being known, and what would change that.
+func (s *Snapshot) blindness() (waiting []Fact, changes []string) {
+	fresh, condition := s.reporting()
+	switch {
+	case condition == nil:
+		return []Fact{{Text: "for the controller to say whether the agent reports"}},
+			[]string{"a controller that runs: kubectl get pods -A -l app.kubernetes.io/name=roundhouse-controller"}
+	case !fresh:
+		return []Fact{{Text: "for the agent to report again", Since: &condition.LastTransitionTime}},
+			[]string{"the agent's pod Ready, and publishing: kubectl get pods -A --field-selector spec.nodeName=" + s.Name}
+	}
+	for _, c := range s.Health.Status.Checks {
+		if c.Result == checkUnknown {
+			waiting = append(waiting, Fact{Text: "for check " + text.Clean(c.Name) + " to be able to look", Since: &c.Since})
+			changes = append(changes, "a round in which check "+text.Clean(c.Name)+" can look")
+		}
+	}
+	switch {
+	case s.Health.Status.Summary == v1alpha1.SummaryActing:
+		return append(waiting, Fact{Text: "for the agent to end the action it carries out"}), append(changes, "the end of that action, and a complete round of checks")
+	case len(waiting) == 0:
+		return []Fact{{Text: "for a complete round of checks"}}, []string{"a round that every check completes"}
+	}
+	return waiting, changes
+}
+
+// lookAheadFaulty says, for a fault that no incident is about, what its policy would ask for, and what would change that.
+func (s *Snapshot) lookAheadFaulty(w *Why) {
+	w.Waiting = []Fact{{Text: "nothing: no incident is open"}}
+	switch {
+	case w.Policy == nil:
+		w.Waiting = []Fact{{Text: "for a RemediationPolicy that selects the node"}}
+		w.Changes = []string{"a RemediationPolicy that selects the node"}
+	case !w.Policy.Accepted:
+		w.Waiting = []Fact{{Text: "for policy " + w.Policy.Name + " to be accepted: " + w.Policy.Why}}
+		w.WouldDo = s.wouldOpen(w)
+		w.Changes = []string{"a valid policy, without a tie of priorities"}
+	case s.asked() != nil:
+		w.Waiting = []Fact{{Text: "for an incident to be opened"}}
+		w.Changes = []string{"the controller's next decision"}
+	default:
+		w.Changes = []string{"a rule of policy " + w.Policy.Name + " that matches and does not ignore it"}
+	}
 }
 
 func said(lines ...string) []string {
@@ -39,7 +117,7 @@ func said(lines ...string) []string {
 
 func (s *Snapshot) nextInObserve(w *Why) []string {
 	switch {
-	case w.Policy == nil:
+	case w.Policy == nil || !w.Policy.Governs:
 		return []string{"nothing, until a RemediationPolicy selects this node"}
 	case !w.Policy.Accepted:
 		return []string{"nothing, until policy " + w.Policy.Name + " is accepted: " + w.Policy.Why}
@@ -50,38 +128,82 @@ func (s *Snapshot) nextInObserve(w *Why) []string {
 // next says what happens when the wait is over.
 func (s *Snapshot) next(r *v1alpha1.Remediation, w *Why) []string {
 	policy := s.policyOf(r)
-	rule := findRule(policy, r.Status.Rule)
-	step := s.step(r, policy, rule)
 	switch w.Phase {
 	case v1alpha1.PhaseQuarantined:
 		return []string{"nothing; it ends when the fault does, or when it is cancelled"}
 	case v1alpha1.PhaseDraining:
 		moved := "move " + left(r)
-		if step == "" {
-			return []string{moved}
+		if step := s.nextRung(r, policy); step != "" {
+			return []string{moved, "then " + step}
 		}
-		return []string{moved, "then " + step}
+		return []string{moved}
 	case v1alpha1.PhaseRepairing:
-		return said(step, s.action())
+		return said(rungs(policy, findRule(policy, r.Status.Rule), r.Status.Step), s.action())
 	case v1alpha1.PhaseVerifying:
 		return []string{"probation, once a full round of checks has passed and the fault has stayed away" + settle(policy)}
 	case v1alpha1.PhaseProbation:
-		return said("over, if there is no relapse", afterRelapse(step))
-	case v1alpha1.PhaseEscalated:
-		return []string{
-			"when the fault is gone, as after the part was replaced, it is verified and returned without a word",
-			"to let it try once more: kubectl roundhouse approve " + s.Name + " --retry",
+		over := "over, if there is no relapse"
+		if fresh, _ := s.reporting(); !fresh {
+			over = "over, once the agent reports again and no relapse is seen"
 		}
+		return said(over, s.afterRelapse(r, policy))
+	case v1alpha1.PhaseEscalated:
+		proof := "when the fault is gone, as after the part was replaced, it is verified and returned without a word"
+		if fresh, _ := s.reporting(); fresh && len(s.faults(nil)) == 0 {
+			proof = "the fault is gone: it is verified and returned without a word, as soon as a budget gives a slot for that"
+		}
+		return said(
+			proof,
+			"to let it try once more: kubectl roundhouse approve "+s.Name+" --retry",
+			s.humanRung(policy, r, w),
+		)
 	default:
-		return said(step)
+		return said(s.nextRung(r, policy))
 	}
 }
 
-func afterRelapse(step string) string {
-	if step == "" {
+// nextRung says which rung comes next, with its attempt, and which would follow.
+func (s *Snapshot) nextRung(r *v1alpha1.Remediation, policy *v1alpha1.RemediationPolicy) string {
+	if policy == nil {
 		return ""
 	}
-	return "after a relapse the ladder is climbed from: " + step
+	m := s.imagine(r, policy)
+	if m.rule != nil && m.rule.Response != v1alpha1.ResponseRepair {
+		return ""
+	}
+	said, _ := s.climb(m)
+	return said
+}
+
+// afterRelapse says what a relapse would lead to: the rung that did not last is passed over.
+func (s *Snapshot) afterRelapse(r *v1alpha1.Remediation, policy *v1alpha1.RemediationPolicy) string {
+	again := r.DeepCopy()
+	if n := len(again.Status.Attempts); n > 0 && again.Status.Attempts[n-1].Result == v1alpha1.AttemptRepaired {
+		again.Status.Attempts[n-1].Result = v1alpha1.AttemptRelapsed
+	}
+	if step := s.nextRung(again, policy); step != "" {
+		return "after a relapse: " + step
+	}
+	return ""
+}
+
+// humanRung says what the policy asks of the human at the end of the ladder, where the first line does not say so.
+func (s *Snapshot) humanRung(policy *v1alpha1.RemediationPolicy, r *v1alpha1.Remediation, w *Why) string {
+	rule := findRule(policy, r.Status.Rule)
+	if rule == nil {
+		return ""
+	}
+	for _, name := range rule.Ladder {
+		rung := findRung(policy, name)
+		if rung == nil || rung.Action != v1alpha1.RungEscalate || rung.Message == "" {
+			continue
+		}
+		if message := text.Clean(rung.Message); !strings.Contains(w.Meaning, message) {
+			return "what the policy asks of a human (" + name + "): " + message
+		}
+		return ""
+	}
+	return ""
 }
 
 func settle(policy *v1alpha1.RemediationPolicy) string {
@@ -91,17 +213,10 @@ func settle(policy *v1alpha1.RemediationPolicy) string {
 	return " for " + text.Duration(policy.Spec.Verify.Settle.Duration)
 }
 
-// step says which rung it is on, with its attempt, and which come after.
-func (s *Snapshot) step(r *v1alpha1.Remediation, policy *v1alpha1.RemediationPolicy, rule *v1alpha1.Rule) string {
-	if rule == nil || len(rule.Ladder) == 0 {
-		if r.Status.Step != nil {
-			return r.Status.Step.Rung
-		}
-		return ""
-	}
-	at := r.Status.Step
+// rungs says a step of a ladder, with its attempt, and which would come after it.
+func rungs(policy *v1alpha1.RemediationPolicy, rule *v1alpha1.Rule, at *v1alpha1.Step) string {
 	if at == nil || at.Rung == "" {
-		return strings.Join(rule.Ladder, ", then ") + "; begun at the rung the fault recommends" + s.recommended(r)
+		return ""
 	}
 	out := at.Rung
 	if rung := findRung(policy, at.Rung); rung != nil && rung.Action != v1alpha1.RungEscalate {
@@ -111,19 +226,13 @@ func (s *Snapshot) step(r *v1alpha1.Remediation, policy *v1alpha1.RemediationPol
 		}
 		out += fmt.Sprintf(", attempt %d of %d", max(at.Attempt, 1), max(attempts, at.Attempt))
 	}
+	if rule == nil {
+		return out
+	}
 	if rest := rule.Ladder[min(int(at.Index)+1, len(rule.Ladder)):]; len(rest) > 0 {
 		out += "; if that does not last: " + strings.Join(rest, ", then ")
 	}
 	return out
-}
-
-func (s *Snapshot) recommended(r *v1alpha1.Remediation) string {
-	for _, f := range s.faults(r) {
-		if f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device && f.Recommended != "" && f.Recommended != v1alpha1.RecommendNone {
-			return " (" + string(f.Recommended) + ")"
-		}
-	}
-	return ""
 }
 
 // action says how far the agent is with what it was asked.
@@ -195,11 +304,33 @@ func (s *Snapshot) waiting(r *v1alpha1.Remediation, w *Why) []Fact {
 	}
 	if w.Phase == v1alpha1.PhasePending {
 		out = append(out, s.budgets()...)
-		out = append(out, s.holding(r)...)
-	} else if holds := s.holdFacts(); len(holds) > 0 {
+		return append(out, s.holding(r)...)
+	}
+	out = append(out, s.blind(w)...)
+	if holds := s.holdFacts(); len(holds) > 0 {
 		out = append(out, holds...)
 	}
 	return out
+}
+
+// blind says, in a phase that waits for what only the agent can see, that it sees nothing.
+func (s *Snapshot) blind(w *Why) []Fact {
+	fresh, condition := s.reporting()
+	if fresh || condition == nil {
+		return nil
+	}
+	what := ""
+	switch w.Phase {
+	case v1alpha1.PhaseQuarantined, v1alpha1.PhaseEscalated:
+		what = "the fault's end"
+	case v1alpha1.PhaseVerifying:
+		what = "the proof"
+	case v1alpha1.PhaseProbation:
+		what = "a relapse"
+	default:
+		return nil
+	}
+	return []Fact{{Text: "the agent does not report, so " + what + " cannot be seen", Since: &condition.LastTransitionTime}}
 }
 
 // budgets say which budgets the node falls under, and who holds their slots.
@@ -261,14 +392,8 @@ func (s *Snapshot) budget(b *v1alpha1.NodeDisruptionBudget) string {
 // holding says whether brake and holds are in the way; also that they are not.
 func (s *Snapshot) holding(r *v1alpha1.Remediation) []Fact {
 	out := append(s.holdFacts(), s.foreign()...)
-	policy := s.policyOf(r)
-	if policy != nil && policy.Status.Brake != nil && policy.Status.Brake.State == v1alpha1.BrakeHolding {
-		b := policy.Status.Brake
-		said := fmt.Sprintf("brake of policy %s: %s on %s", policy.Name, text.Clean(b.Signature), text.Count(b.Nodes, "node", "nodes"))
-		if b.ReleaseWhen != "" {
-			said += "; lets go when " + text.Clean(b.ReleaseWhen)
-		}
-		return append(out, Fact{Text: said, Since: b.Since})
+	if holding := brake(s.policyOf(r)); len(holding) > 0 {
+		return append(out, holding...)
 	}
 	if r == nil {
 		return out
@@ -277,6 +402,19 @@ func (s *Snapshot) holding(r *v1alpha1.Remediation) []Fact {
 		return append(out, Fact{Text: "brake: released; holds: none"})
 	}
 	return append(out, Fact{Text: "brake: released"})
+}
+
+// brake says what a policy's brake holds for, where it holds.
+func brake(policy *v1alpha1.RemediationPolicy) []Fact {
+	if policy == nil || policy.Status.Brake == nil || policy.Status.Brake.State != v1alpha1.BrakeHolding {
+		return nil
+	}
+	b := policy.Status.Brake
+	said := fmt.Sprintf("brake of policy %s: %s on %s", policy.Name, text.Clean(b.Signature), text.Count(b.Nodes, "node", "nodes"))
+	if b.ReleaseWhen != "" {
+		said += "; lets go when " + text.Clean(b.ReleaseWhen)
+	}
+	return []Fact{{Text: said, Since: b.Since}}
 }
 
 // foreign says who else works on the node, or keeps others' hands off it.
@@ -302,42 +440,14 @@ func (s *Snapshot) holdFacts() []Fact {
 		if h.Spec.Holds == v1alpha1.HoldEverything {
 			what = "no drain, repair or quarantine"
 		}
+		until := "until it is released"
+		if h.Spec.Until != nil {
+			until = "until " + h.Spec.Until.UTC().Format(time.RFC3339)
+		}
 		out = append(out, Fact{
-			Text:  fmt.Sprintf("hold %s by %s: %s: %q", h.Name, text.Clean(h.Spec.RequestedBy), what, text.Clean(h.Spec.Reason)),
+			Text:  fmt.Sprintf("hold %s by %s: %s %s: %q", h.Name, text.Clean(h.Spec.RequestedBy), what, until, text.Clean(h.Spec.Reason)),
 			Since: &h.CreationTimestamp,
 		})
 	}
 	return out
-}
-
-// deadline is when the wait ends, and what happens then.
-func (s *Snapshot) deadline(r *v1alpha1.Remediation, w *Why) *Deadline {
-	rule := findRule(s.policyOf(r), r.Status.Rule)
-	st := &r.Status
-	var at *metav1.Time
-	then := "ask a human"
-	switch w.Phase {
-	case v1alpha1.PhasePending:
-		at, then = st.Deadline, atDeadline(rule)
-	case v1alpha1.PhaseDraining:
-		at, then = st.Deadline, "ask a human; pods are never forced"
-		if at == nil && st.Drain != nil {
-			at = st.Drain.Deadline
-		}
-	case v1alpha1.PhaseRepairing:
-		at, then = st.Deadline, "the attempt has failed"
-		if st.Step != nil && st.Step.Deadline != nil {
-			at = st.Step.Deadline
-		}
-	case v1alpha1.PhaseVerifying:
-		at, then = st.Deadline, "the repair has failed: the next attempt or rung"
-	case v1alpha1.PhaseProbation:
-		at, then = st.Deadline, "the incident is over"
-	default:
-		at = st.Deadline
-	}
-	if at == nil {
-		return nil
-	}
-	return &Deadline{At: *at, Then: then}
 }

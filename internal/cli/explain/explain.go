@@ -63,10 +63,10 @@ func (s *Snapshot) faulty() bool {
 	return s.Health != nil && s.Health.Status.Summary == v1alpha1.SummaryFaulty || len(s.faults(nil)) > 0
 }
 
-// stillFaulty says whether the node shows the fault that the incident began with.
+// stillFaulty says whether the node shows the fault that the incident began with; one that went and came back is another.
 func (s *Snapshot) stillFaulty(r *v1alpha1.Remediation) bool {
 	for _, f := range s.faults(nil) {
-		if f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device {
+		if f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device && f.FirstSeen.Equal(&r.Spec.Root.FirstSeen) {
 			return true
 		}
 	}
@@ -130,7 +130,7 @@ var meanings = map[State]string{
 	Probation:   "back in service and watched; a relapse climbs a rung",
 	Escalated:   "waits for a human",
 	Succeeded:   "repaired, proved and in service; nothing of ours is left on the node",
-	Cancelled:   "by a human; nothing more is done about this incident",
+	Cancelled:   "and nothing more is done about this incident",
 	NodeGone:    "the Node was deleted, or is another one of the same name; the incident ended with it",
 }
 
@@ -141,6 +141,12 @@ var waits = map[string]string{
 	decide.ReasonWaitingForWindow: "for a window of the policy; no drain or repair until then",
 	decide.ReasonForeignClaim:     "for somebody else who works on this node",
 	decide.ReasonNotReporting:     "until the agent reports again; nothing is done blind",
+	decide.ReasonRelapsed:         "for its turn: the fault came back within probation, and the next rung is tried",
+	decide.ReasonRetryApproved:    "for its turn: a human let it try once more",
+	decide.ReasonActionRefused:    "for its turn: the agent refused the last action, and nothing was done",
+	decide.ReasonActionWithdrawn:  "for its turn: what was asked of the agent has been taken back",
+	decide.ReasonDeviceDrained:    "for the moment of the repair: no pod holds a bad device any more",
+	decide.ReasonPolicyLowered:    "for the policy to allow the repair again",
 	decide.ReasonFaultsReported:   "for the first decision",
 	"":                            "for the first decision",
 }
@@ -163,16 +169,12 @@ func (s *Snapshot) meaning(r *v1alpha1.Remediation, w *Why) string {
 	case Faulty:
 		return s.whyNoIncident(w)
 	case Cancelled:
-		if s.stillFaulty(r) {
-			return "by a human; the fault is still there, and nothing is done about it"
-		}
+		return s.whyCancelled(r, w)
 	case Succeeded:
-		if len(r.Status.Attempts) == 0 {
-			return "the fault went away without a repair; nothing of ours is left on the node"
-		}
+		return s.howItEnded(r)
 	case Escalated:
-		if rung := s.human(r, w); rung != "" {
-			return "waits for a human: " + rung
+		if asked := asksHuman(r, w); asked != "" {
+			return "waits for a human: " + asked
 		}
 	case Healthy:
 		if n := len(s.holds()); n > 0 {
@@ -183,7 +185,46 @@ func (s *Snapshot) meaning(r *v1alpha1.Remediation, w *Why) string {
 	return meanings[w.State]
 }
 
-// whyNoIncident says why nothing is done about a fault: by the same code with which the controller matches rules.
+// whyCancelled says who ended an incident before its time: a human, or the policy.
+func (s *Snapshot) whyCancelled(r *v1alpha1.Remediation, w *Why) string {
+	who := "by a human"
+	if w.Reason == decide.ReasonPolicyMovedOn {
+		who = "by the policy, which no longer asked for anything about this fault"
+	}
+	switch {
+	case !s.stillFaulty(r):
+		return who + "; nothing more is done about this incident"
+	case w.Reason == decide.ReasonPolicyMovedOn && s.asked() != nil:
+		return who + "; the fault is still there, and rule " + s.asked().Name + " asks for something now"
+	}
+	return who + "; the fault is still there, and nothing is done about it"
+}
+
+// howItEnded says how an incident ended well.
+func (s *Snapshot) howItEnded(r *v1alpha1.Remediation) string {
+	how, left := "repaired, proved and in service", "nothing of ours is left on the node"
+	if len(r.Status.Attempts) == 0 {
+		how = "the fault went away without a repair"
+	}
+	if len(r.Status.Quarantined) > 0 || s.tainted() {
+		left = "what was put on is being taken off"
+	}
+	return how + "; " + left
+}
+
+// asked is the first rule that asks for something about a fault of the node, by the same code with which the controller
+// matches them; nil where none does.
+func (s *Snapshot) asked() *v1alpha1.Rule {
+	for _, f := range s.faults(nil) {
+		rule, err := s.rules.Match(f, s.Node, s.Now)
+		if err == nil && rule != nil && rule.Response != v1alpha1.ResponseIgnore {
+			return rule
+		}
+	}
+	return nil
+}
+
+// whyNoIncident says why nothing is done about a fault.
 func (s *Snapshot) whyNoIncident(w *Why) string {
 	switch {
 	case w.Policy == nil:
@@ -191,17 +232,16 @@ func (s *Snapshot) whyNoIncident(w *Why) string {
 	case !w.Policy.Accepted:
 		return "policy " + w.Policy.Name + " is not accepted, so nothing is done about it"
 	}
+	if rule := s.asked(); rule != nil {
+		return s.whyNotOpened(rule)
+	}
 	var ignored []string
 	for _, f := range s.faults(nil) {
 		rule, err := s.rules.Match(f, s.Node, s.Now)
 		switch {
 		case err != nil:
 			return "a rule cannot be evaluated: " + text.Clean(err.Error())
-		case rule == nil:
-			continue
-		case rule.Response != v1alpha1.ResponseIgnore:
-			return "rule " + rule.Name + " asks for something, and no incident is open yet: is the controller running?"
-		case !slices.Contains(ignored, rule.Name):
+		case rule != nil && !slices.Contains(ignored, rule.Name):
 			ignored = append(ignored, rule.Name)
 		}
 	}
@@ -211,11 +251,41 @@ func (s *Snapshot) whyNoIncident(w *Why) string {
 	return "and nothing is done about it: no rule of policy " + w.Policy.Name + " matches"
 }
 
-// human is what the rung that ends the ladder asks of a human.
-func (s *Snapshot) human(r *v1alpha1.Remediation, w *Why) string {
-	if r.Status.Step != nil {
-		if rung := findRung(s.policyOf(r), r.Status.Step.Rung); rung != nil && rung.Message != "" {
-			return text.Clean(rung.Message)
+// openSoon is how long a controller that runs may take to open an incident.
+const openSoon = time.Minute
+
+// whyNotOpened says why no incident is open about a fault that a rule asks something for.
+func (s *Snapshot) whyNotOpened(rule *v1alpha1.Rule) string {
+	past := s.past(nil)
+	for _, f := range s.faults(nil) {
+		for i := range past {
+			p := &past[i]
+			if f.Code == p.Spec.Root.Code && f.Device == p.Spec.Root.Device && p.Status.Phase.Over() {
+				return "the fault is back after incident " + p.Name + " ended (" + Spell(string(p.Status.Phase)) + "); rule " + rule.Name + " asks for another"
+			}
+		}
+		if s.Now.Sub(f.FirstSeen.Time) < openSoon {
+			return "rule " + rule.Name + " asks for something; an incident is opened with the controller's next decision"
+		}
+	}
+	return "rule " + rule.Name + " asks for something, and no incident is open yet: is the controller running?"
+}
+
+// humanReasons are why a human is asked. An escalated incident that waits for a budget slot, to prove what a human has
+// repaired, has another reason for a while.
+var humanReasons = []string{
+	decide.ReasonAttemptsSpent, decide.ReasonHumanAsked, decide.ReasonRepairLimit, decide.ReasonBootLimit, decide.ReasonWaitDeadline,
+	decide.ReasonDrainDeadline, decide.ReasonNotRepaired, decide.ReasonAdopted,
+}
+
+// asksHuman is what a human is asked for.
+func asksHuman(r *v1alpha1.Remediation, w *Why) string {
+	if slices.Contains(humanReasons, w.Reason) {
+		return w.Message
+	}
+	for _, e := range slices.Backward(r.Status.Timeline) {
+		if e.Phase == v1alpha1.PhaseEscalated && slices.Contains(humanReasons, e.Reason) {
+			return text.Clean(e.Message)
 		}
 	}
 	return w.Message
@@ -239,7 +309,7 @@ func (s *Snapshot) governing(r *v1alpha1.Remediation) *Governing {
 	if p == nil {
 		return nil
 	}
-	g := &Governing{Name: p.Name, Generation: p.Generation, Mode: p.Spec.Mode, Accepted: true}
+	g := &Governing{Name: p.Name, Generation: p.Generation, Mode: p.Spec.Mode, Governs: s.rules.Policy != nil || s.Node == nil}
 	if g.Mode == "" {
 		g.Mode = v1alpha1.ModeObserve
 	}
@@ -251,12 +321,33 @@ func (s *Snapshot) governing(r *v1alpha1.Remediation) *Governing {
 		if rule := findRule(p, r.Status.Rule); rule != nil {
 			g.RuleSays = Recite(rule)
 		}
+	} else {
+		g.Rule, g.RuleSays = s.ruleWithout(p)
 	}
 	g.Accepted, g.Why = Accepted(p)
 	if g.Accepted && s.rules.Policy != nil && !s.rules.Accepted {
 		g.Accepted, g.Why = false, s.rules.Message
 	}
 	return g
+}
+
+// ruleWithout is the rule that a node without an incident falls under: the one that asks for something, else the first
+// that its faults match.
+func (s *Snapshot) ruleWithout(p *v1alpha1.RemediationPolicy) (name, says string) {
+	faults := s.faults(nil)
+	if len(faults) == 0 {
+		return "", fmt.Sprintf("none of its %s is asked: no fault is reported", text.Count(len(p.Spec.Rules), "rule", "rules"))
+	}
+	rule := s.asked()
+	for i := 0; i < len(faults) && rule == nil; i++ {
+		if matched, err := s.rules.Match(faults[i], s.Node, s.Now); err == nil {
+			rule = matched
+		}
+	}
+	if rule == nil {
+		return "", ""
+	}
+	return rule.Name, Recite(rule)
 }
 
 // Accepted says whether a policy is followed, and if not, why not. One that the controller has not judged yet is not.

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,7 +43,9 @@ func healthy() Snapshot {
 	health := &v1alpha1.NodeHealth{
 		ObjectMeta: metav1.ObjectMeta{Name: "gpu-0417", CreationTimestamp: ago(400 * time.Hour)},
 		Status: v1alpha1.NodeHealthStatus{
-			Summary: v1alpha1.SummaryHealthy,
+			Summary: v1alpha1.SummaryHealthy, AgentVersion: "v0.1.0", BootID: "b1",
+			SupportedActions: []v1alpha1.ActionType{v1alpha1.ActionReboot, v1alpha1.ActionResetDevice},
+			CompletedRound:   &v1alpha1.Round{BootID: "b1", AfterAction: "gpu-0417-old-1", At: ago(96*time.Hour - 3*time.Minute)},
 			Boots: []v1alpha1.Boot{
 				{ID: "b0", At: ago(300 * time.Hour), Cause: v1alpha1.BootByOther},
 				{ID: "b1", At: ago(96 * time.Hour), Cause: v1alpha1.BootByRoundhouse, Action: "gpu-0417-old-1"},
@@ -127,7 +130,8 @@ func incident(phase v1alpha1.Phase, reason, message, wouldChange string, change 
 		ObjectMeta: metav1.ObjectMeta{Name: "gpu-0417-k3q7x2m9aa", CreationTimestamp: ago(14 * time.Minute)},
 		Spec: v1alpha1.RemediationSpec{
 			Node: "gpu-0417", NodeUID: "77aa", Devices: []string{bad}, Policy: "training",
-			Root: v1alpha1.RootFault{Code: "Xid79", Device: bad, Check: "kernel-log", FirstSeen: ago(14 * time.Minute)},
+			Root:       v1alpha1.RootFault{Code: "Xid79", Device: bad, Check: "kernel-log", FirstSeen: ago(14 * time.Minute)},
+			Quarantine: []v1alpha1.QuarantineIntent{{Kind: v1alpha1.QuarantineDeviceTaintRule, Name: "gpu-0417-k3q7x2m9aa-0", DeviceID: bad}},
 		},
 		Status: v1alpha1.RemediationStatus{
 			Phase: phase, Reason: reason, Message: message, WouldChange: wouldChange, Since: &since, Rule: "one-bad-device", PolicyGeneration: 14,
@@ -184,6 +188,12 @@ func remembered(s *Snapshot, _ *v1alpha1.Remediation) {
 }
 
 func cases() map[string]Snapshot {
+	all := otherCases()
+	maps.Copy(all, observedCases())
+	return all
+}
+
+func otherCases() map[string]Snapshot {
 	off := func(change func(*Snapshot)) Snapshot { s := healthy(); change(&s); return s }
 	idle := "a reboot would kill 7 job pods (18.5 device-hours): waiting for idle until 2026-11-23T13:14:00Z"
 	return map[string]Snapshot{
@@ -209,22 +219,20 @@ func cases() map[string]Snapshot {
 		}),
 		"no-agent":                off(func(s *Snapshot) { s.Health.Status = v1alpha1.NodeHealthStatus{}; s.Node.Status.Conditions = nil }),
 		"no-nodehealth":           off(func(s *Snapshot) { s.Health = nil; s.Node.Status.Conditions = nil }),
+		"unknown-acting":          off(func(s *Snapshot) { s.Health.Status.Summary = v1alpha1.SummaryActing }),
+		"unknown-new-boot":        off(func(s *Snapshot) { s.Health.Status.Summary, s.Health.Status.BootID = v1alpha1.SummaryUnknown, "b2" }),
+		"faulty-policies-tie":     twoPoliciesAndAFault(),
+		"faulty-just-now":         justNow(),
 		"no-policy":               off(func(s *Snapshot) { s.Policies = nil }),
 		"no-such-node":            {Now: now, Name: "gpu-041", Similar: []string{"gpu-0417", "gpu-0418"}},
 		"faulty-ignored":          ignored(),
 		"faulty-without-a-policy": noPolicy(),
 		"pending-observe": incident(v1alpha1.PhasePending, decide.ReasonModeObserve,
 			"observing only; would quarantine 1 device, move 1 pod, reboot when idle (rule one-bad-device)", "mode Quarantine or Remediate in the node's policy",
-			func(s *Snapshot, r *v1alpha1.Remediation) {
-				s.Policies[0].Spec.Mode = v1alpha1.ModeObserve
-				r.Status.Quarantined, r.Status.Timeline = nil, r.Status.Timeline[:1]
-			}),
+			observing),
 		"pending-policy-not-accepted": incident(v1alpha1.PhasePending, decide.ReasonPolicyNotAccepted,
 			"the node is observed: spec.rules[0](x).match.expression: undeclared reference", "a valid policy, without a tie of priorities",
-			func(s *Snapshot, r *v1alpha1.Remediation) {
-				s.Policies[0].Status.Conditions[0] = metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: "Invalid", Message: "spec.rules[0](x).match.expression: undeclared reference"}
-				r.Status.Quarantined, r.Status.Timeline = nil, r.Status.Timeline[:1]
-			}),
+			observing, invalid),
 		"pending-budget-exhausted": incident(v1alpha1.PhasePending, decide.ReasonBudgetExhausted,
 			"per-rack: 1 of 1 nodes in rack r26 are out (gpu-0419, GPU operator driver upgrade)", "gpu-0419 returns, or per-rack allows 2", until(12*time.Hour), remembered),
 		"pending-waiting-for-idle": incident(v1alpha1.PhasePending, decide.ReasonWaitingForIdle, idle, "the jobs end, or kubectl roundhouse approve gpu-0417 --skip-idle",
@@ -239,10 +247,26 @@ func cases() map[string]Snapshot {
 				}}
 			}),
 		"pending-braked": incident(v1alpha1.PhasePending, decide.ReasonBrakeHolding, "the brake holds: 31 nodes show Xid79 at once", "fewer than 3 nodes of the policy show Xid79 within 10m",
-			func(s *Snapshot, _ *v1alpha1.Remediation) {
+			until(12*time.Hour), func(s *Snapshot, _ *v1alpha1.Remediation) {
 				since := ago(5 * time.Minute)
 				s.Policies[0].Status.Brake = &v1alpha1.BrakeStatus{State: v1alpha1.BrakeHolding, Signature: "Xid79", Nodes: 31, Since: &since, ReleaseWhen: "fewer than 3 nodes show it"}
 			}),
+		"pending-held-without-end": incident(v1alpha1.PhasePending, decide.ReasonHeld, "held by y.sato until it is deleted: demo on Monday", "RemediationHold night-run deleted or lapsed", until(12*time.Hour),
+			held(v1alpha1.HoldDisruption, nil)),
+		"pending-not-reporting": incident(v1alpha1.PhasePending, decide.ReasonNotReporting, "the agent's word is not fresh: "+notReady, "the agent reports again", until(12*time.Hour), silent),
+		"pending-foreign-claim": incident(v1alpha1.PhasePending, decide.ReasonForeignClaim, "kured is working on the node: annotation weave.works/kured-reboot-in-progress", "kured lets go of the node", until(12*time.Hour),
+			func(s *Snapshot, _ *v1alpha1.Remediation) {
+				s.Node.Annotations = map[string]string{claim.AnnotationKuredReboot: "2026-11-23T01:00:00Z"}
+			}),
+		"pending-waiting-for-window": incident(v1alpha1.PhasePending, decide.ReasonWaitingForWindow, "waiting for a window; the next opens 2026-11-23T13:00:00Z", "kubectl roundhouse approve gpu-0417 --skip-window",
+			until(12*time.Hour), inWindow),
+		"pending-relapsed": incident(v1alpha1.PhasePending, decide.ReasonRelapsed, "Xid79 on slot 3 ("+bad+") within probation", "", step("reboot", 1, 1), func(_ *Snapshot, r *v1alpha1.Remediation) {
+			r.Status.Quarantined, r.Status.Attempts = nil, []v1alpha1.Attempt{{Rung: "reboot", Index: 1, At: ago(2 * time.Hour), Result: v1alpha1.AttemptRelapsed}}
+			r.Status.Timeline = append(r.Status.Timeline, v1alpha1.TimelineEntry{At: ago(time.Minute), Phase: v1alpha1.PhasePending, Reason: decide.ReasonRelapsed, Message: "Xid79 on slot 3 (" + bad + ") within probation"})
+		}),
+		"pending-retry-approved": incident(v1alpha1.PhasePending, decide.ReasonRetryApproved, "retry approved by y.sato", "", relapses, func(_ *Snapshot, r *v1alpha1.Remediation) {
+			r.Status.Timeline, r.Status.Restart = r.Status.Timeline[:2], &v1alpha1.Restart{At: ago(time.Minute), ApprovedUntil: *in(time.Hour)}
+		}),
 		"pending-undecided":            incident("", "", "", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status = v1alpha1.RemediationStatus{} }),
 		"pending-for-a-new-reason":     incident(v1alpha1.PhasePending, "MoonInTheWrongHouse", "the moon is in the wrong house", "the moon moves"),
 		"pending-being-cancelled":      incident(v1alpha1.PhasePending, decide.ReasonBudgetExhausted, "per-rack: 1 of 1 nodes are out", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Spec.Cancel = true }),
@@ -255,19 +279,137 @@ func cases() map[string]Snapshot {
 		"quarantined":            incident(v1alpha1.PhaseQuarantined, decide.ReasonQuarantineOnly, "policy training is in mode Quarantine", "mode Remediate and a rule with response Repair, or the fault's end"),
 		"draining-with-blockers": draining(),
 		"repairing":              repairing(),
-		"verifying":              incident(v1alpha1.PhaseVerifying, decide.ReasonVerifying, "the fault must stay away for 2m; 40s to go", "the fault comes back", step("reboot", 1, 1), until(15*time.Minute), repaired),
-		"probation":              incident(v1alpha1.PhaseProbation, decide.ReasonProbation, "in service and watched", "a relapse", step("reboot", 1, 1), until(24*time.Hour), repaired),
-		"escalated":              incident(v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "no rung of the ladder is left", "the part replaced; kubectl roundhouse approve NODE --retry; or kubectl roundhouse release NODE", step("send-back", 2, 0), remembered, relapses),
-		"succeeded":              incident(v1alpha1.PhaseSucceeded, decide.ReasonProbationClean, "probation ended without a relapse", "", repaired),
+		"verifying": incident(v1alpha1.PhaseVerifying, decide.ReasonVerifying, "the fault is gone; watched for 2m", "the fault comes back", step("reboot", 1, 1), until(15*time.Minute), repaired,
+			func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Attempts = nil }),
+		"probation":        probation(),
+		"probation-silent": probation(silent),
+		"escalated":        incident(v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "replace the device and send the old one back", wayOut, step("reboot", 1, 2), remembered, relapses),
+		"escalated-limit": incident(v1alpha1.PhaseEscalated, decide.ReasonRepairLimit, "3 repairs in 30d: no more; it follows the hardware", wayOut, step("reboot", 1, 1), remembered,
+			repaired, func(s *Snapshot, _ *v1alpha1.Remediation) { s.Health = faulty().Health }),
+		"escalated-and-silent": incident(v1alpha1.PhaseEscalated, decide.ReasonNotRepaired, "no proof in time: the agent does not report", wayOut, step("reboot", 1, 1), silent),
+		"escalated-waits-for-a-slot": incident(v1alpha1.PhaseEscalated, decide.ReasonBudgetExhausted, "per-rack: 1 of 1 nodes of rack r26 is out (gpu-0419, cordoned)", "gpu-0419 returns",
+			step("reboot", 1, 2), happened(30*time.Minute, v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "replace the device and send the old one back"), repaired),
+		"succeeded": incident(v1alpha1.PhaseSucceeded, decide.ReasonProbationClean, "no relapse within 24h", "", repaired),
+		"succeeded-and-tidying": incident(v1alpha1.PhaseSucceeded, decide.ReasonFaultCleared, "the fault is gone without a repair", "", func(s *Snapshot, _ *v1alpha1.Remediation) {
+			s.Health = healthy().Health
+		}),
+		"succeeded-and-back": incident(v1alpha1.PhaseSucceeded, decide.ReasonProbationClean, "no relapse within 24h", "", repaired, func(s *Snapshot, _ *v1alpha1.Remediation) {
+			s.Health = faulty().Health
+		}),
 		"succeeded-by-itself": incident(v1alpha1.PhaseSucceeded, decide.ReasonFaultCleared, "the fault is gone without a repair", "", repaired,
 			func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Attempts, r.Status.Evidence = nil, nil }),
 		"succeeded-long-ago": incident(v1alpha1.PhaseSucceeded, decide.ReasonProbationClean, "", "", repaired, func(_ *Snapshot, r *v1alpha1.Remediation) {
 			r.Status.Since = &metav1.Time{Time: now.Add(-72 * time.Hour)}
 		}),
-		"cancelled-still-faulty":    incident(v1alpha1.PhaseCancelled, decide.ReasonCancelled, "cancelled by a human; what was put on is taken off", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Quarantined = nil }),
+		"cancelled-still-faulty": incident(v1alpha1.PhaseCancelled, decide.ReasonCancelled, "cancelled by a human; what was put on is taken off", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Quarantined = nil }),
+		"cancelled-by-the-policy": incident(v1alpha1.PhaseCancelled, decide.ReasonPolicyMovedOn, "policy training no longer asks for anything about this fault", "",
+			func(s *Snapshot, r *v1alpha1.Remediation) {
+				s.Policies[0].Spec.Rules[1].Response, r.Status.Quarantined = v1alpha1.ResponseIgnore, nil
+			}),
+		"cancelled-by-the-policy-that-asks-again": incident(v1alpha1.PhaseCancelled, decide.ReasonPolicyMovedOn, "policy training no longer asks for anything about this fault", "",
+			func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Quarantined = nil }),
 		"cancelled-and-healthy":     incident(v1alpha1.PhaseCancelled, decide.ReasonCancelled, "cancelled by a human; what was put on is taken off", "", repaired),
 		"node-gone":                 incident(v1alpha1.PhaseNodeGone, decide.ReasonNodeGone, "the Node gpu-0417 was deleted, or is another one of the same name", "", func(s *Snapshot, r *v1alpha1.Remediation) { s.Node, s.Health, r.Status.Quarantined = nil, nil, nil }),
 		"new-node-of-the-same-name": incident(v1alpha1.PhaseNodeGone, decide.ReasonNodeGone, "", "", repaired, func(s *Snapshot, r *v1alpha1.Remediation) { s.Node.UID = "99cc" }),
+	}
+}
+
+const (
+	wayOut   = "the part replaced; kubectl roundhouse approve NODE --retry; or kubectl roundhouse release NODE"
+	notReady = "the agent's Pod is not Ready; its last word about the node may be old"
+)
+
+func probation(change ...func(*Snapshot, *v1alpha1.Remediation)) Snapshot {
+	change = append([]func(*Snapshot, *v1alpha1.Remediation){step("reboot", 1, 1), until(24 * time.Hour), repaired}, change...)
+	return incident(v1alpha1.PhaseProbation, decide.ReasonVerified, "boot b1, 8 of 8 devices healthy, x16 at 32 GT/s", "a relapse before 2026-11-24T01:14:00Z", change...)
+}
+
+// silent is an agent that has not reported for a while.
+func silent(s *Snapshot, _ *v1alpha1.Remediation) {
+	c := &s.Node.Status.Conditions[0]
+	c.Status, c.LastTransitionTime, c.Message = corev1.ConditionFalse, ago(5*time.Minute), notReady
+}
+
+func held(kind v1alpha1.HoldKind, until *metav1.Time) func(*Snapshot, *v1alpha1.Remediation) {
+	return func(s *Snapshot, _ *v1alpha1.Remediation) {
+		s.Holds = append(s.Holds, v1alpha1.RemediationHold{
+			ObjectMeta: metav1.ObjectMeta{Name: "night-run", CreationTimestamp: ago(time.Hour)},
+			Spec:       v1alpha1.RemediationHoldSpec{Nodes: []string{"gpu-0417"}, Holds: kind, Reason: "demo on Monday", RequestedBy: "y.sato", Until: until},
+		})
+	}
+}
+
+func braked(s *Snapshot, _ *v1alpha1.Remediation) {
+	since := ago(5 * time.Minute)
+	s.Policies[0].Status.Brake = &v1alpha1.BrakeStatus{State: v1alpha1.BrakeHolding, Signature: "Xid79", Nodes: 31, Since: &since, ReleaseWhen: "fewer than 3 nodes show it"}
+}
+
+// inWindow lets the rule wait for a window, which opens at 22:00 of Tokyo.
+func inWindow(s *Snapshot, _ *v1alpha1.Remediation) {
+	p := &s.Policies[0].Spec
+	p.Rules[1].When = v1alpha1.WhenWindow
+	p.Windows = []v1alpha1.Window{{Days: []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}, Start: "22:00", End: "23:00", TimeZone: "Asia/Tokyo"}}
+}
+
+// observing is an incident under a policy that only observes.
+func observing(s *Snapshot, r *v1alpha1.Remediation) {
+	s.Policies[0].Spec.Mode = v1alpha1.ModeObserve
+	r.Status.Quarantined, r.Status.Timeline = nil, r.Status.Timeline[:1]
+}
+
+// invalid is a policy with an expression that cannot be read.
+func invalid(s *Snapshot, _ *v1alpha1.Remediation) {
+	s.Policies[0].Spec.Rules[0].Match = v1alpha1.RuleMatch{Expression: "fault.nonsense > 3"}
+	s.Policies[0].Status.Conditions[0] = metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: "Invalid", Message: "spec.rules[0](application-errors).match.expression: undefined field 'nonsense'"}
+}
+
+// tied adds a policy of the same priority.
+func tied(s *Snapshot, _ *v1alpha1.Remediation) {
+	other := *s.Policies[0].DeepCopy()
+	other.Name = "zzz-other"
+	s.Policies = append(s.Policies, other)
+}
+
+// observedCases are incidents that are only observed, for one reason or another, and would do this or that.
+func observedCases() map[string]Snapshot {
+	type change = func(*Snapshot, *v1alpha1.Remediation)
+	observe := func(message string, more ...change) Snapshot {
+		return incident(v1alpha1.PhasePending, decide.ReasonModeObserve, "observing only; would "+message+" (rule one-bad-device)", "mode Quarantine or Remediate in the node's policy",
+			append([]change{observing}, more...)...)
+	}
+	const would = "quarantine 1 device, move 1 pod, reboot when idle"
+	rule := func(change func(*v1alpha1.Rule)) change {
+		return func(s *Snapshot, _ *v1alpha1.Remediation) { change(&s.Policies[0].Spec.Rules[1]) }
+	}
+	intents := func(q ...v1alpha1.QuarantineIntent) change {
+		return func(_ *Snapshot, r *v1alpha1.Remediation) { r.Spec.Quarantine = q }
+	}
+	none := func(reason, message, change string) func(...change) Snapshot {
+		return func(more ...func(*Snapshot, *v1alpha1.Remediation)) Snapshot {
+			return incident(v1alpha1.PhasePending, reason, message, change, append([]func(*Snapshot, *v1alpha1.Remediation){observing}, more...)...)
+		}
+	}
+	nobody := none(decide.ReasonNoPolicy, "no policy governs this node, so it is observed", "a RemediationPolicy that selects the node")
+	return map[string]Snapshot{
+		"observe-braked-and-held":      observe(would, braked, held(v1alpha1.HoldDisruption, in(24*time.Hour)), silent),
+		"observe-held-from-all":        observe(would, held(v1alpha1.HoldEverything, nil)),
+		"observe-a-device-not-offered": observe(would, intents()),
+		"observe-by-node-taint": observe("keep new work off the node, reboot when idle",
+			intents(v1alpha1.QuarantineIntent{Kind: v1alpha1.QuarantineNodeTaint, Name: v1alpha1.TaintQuarantined})),
+		"observe-quarantine-only": observe("quarantine 1 device", rule(func(r *v1alpha1.Rule) { r.Response, r.Ladder = v1alpha1.ResponseQuarantine, nil })),
+		"observe-at-once":         observe("quarantine 1 device, reboot at once", rule(func(r *v1alpha1.Rule) { r.When, r.Deadline = v1alpha1.WhenNow, nil })),
+		"observe-in-a-window":     observe("quarantine 1 device, reboot in a window", inWindow),
+		"observe-repair-limit": observe(would, remembered, func(s *Snapshot, _ *v1alpha1.Remediation) {
+			s.Records[0].Status.Incidents = []v1alpha1.DeviceIncident{{Remediation: "old", Code: "Xid79", Repairs: 3, At: ago(200 * time.Hour)}}
+		}),
+		"observe-boot-limit": observe(would, func(s *Snapshot, _ *v1alpha1.Remediation) {
+			s.Policies[0].Spec.Loop.MaxBoots = new(int32(2))
+		}),
+		"observe-a-fault-no-rule-matches": observe(would, rule(func(r *v1alpha1.Rule) { r.Match = v1alpha1.RuleMatch{Codes: []string{"Xid48"}} })),
+		"no-policy-with-an-incident":      nobody(func(s *Snapshot, _ *v1alpha1.Remediation) { s.Policies = nil }),
+		"no-policy-selects-it-now":        nobody(func(s *Snapshot, _ *v1alpha1.Remediation) { s.Node.Labels = nil }),
+		"pending-policies-tie": none(decide.ReasonPolicyNotAccepted, "the node is observed: policies training and zzz-other of priority 0 select this node: it is in Observe until one has another priority",
+			"a valid policy, without a tie of priorities")(tied),
 	}
 }
 
@@ -289,6 +431,18 @@ func ignored() Snapshot {
 	s := faulty()
 	s.Health.Status.Faults = s.Health.Status.Faults[1:]
 	s.Health.Status.Devices[3].Health = v1alpha1.DeviceHealthy
+	return s
+}
+
+func justNow() Snapshot {
+	s := faulty()
+	s.Health.Status.Faults[0].FirstSeen = ago(2 * time.Second)
+	return s
+}
+
+func twoPoliciesAndAFault() Snapshot {
+	s := faulty()
+	tied(&s, nil)
 	return s
 }
 
@@ -366,7 +520,7 @@ func TestWhyReadsAsItShould(t *testing.T) {
 }
 
 func TestWhyAsJSONIsStable(t *testing.T) {
-	for _, name := range []string{"pending-budget-exhausted", "draining-with-blockers", "healthy"} {
+	for _, name := range []string{"pending-budget-exhausted", "draining-with-blockers", "healthy", "observe-braked-and-held"} {
 		t.Run(name, func(t *testing.T) {
 			data, err := json.MarshalIndent(Explain(cases()[name]), "", "  ")
 			if err != nil {
@@ -393,6 +547,102 @@ func TestEveryPhaseHasAStateAndAMeaning(t *testing.T) {
 		if !seen[p] {
 			t.Errorf("no case shows phase %s", p)
 		}
+	}
+}
+
+func TestEveryAnswerSaysWhatIsWaitedForAndUntilWhen(t *testing.T) {
+	for name, s := range cases() {
+		w := Explain(s)
+		if w.State == NoSuchNode {
+			continue
+		}
+		if len(w.Waiting) == 0 {
+			t.Errorf("%s: nothing said about what it waits for", name)
+		}
+		over := w.Phase.Over() || w.State == Healthy || w.State == Faulty
+		if ends := w.Deadline != nil || w.NoDeadline != ""; ends == over {
+			t.Errorf("%s is %s: deadline %v, no deadline %q", name, w.State, w.Deadline, w.NoDeadline)
+		}
+		if (w.State == Observing) != (len(w.WouldDo) > 0) && w.State != Faulty {
+			t.Errorf("%s is %s and would do %q", name, w.State, w.WouldDo)
+		}
+		for _, line := range w.Changes {
+			if strings.Contains(line, "NODE") {
+				t.Errorf("%s: the node has a name: %q", name, line)
+			}
+		}
+		if s.Node != nil && (w.Policy == nil) == (len(s.Policies) > 0) {
+			t.Errorf("%s: policy %+v", name, w.Policy)
+		}
+	}
+}
+
+func TestAnAnswerChangesNothingOfWhatWasRead(t *testing.T) {
+	for name, s := range cases() {
+		before, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		Explain(s)
+		if after, err := json.Marshal(s); err != nil || string(after) != string(before) {
+			t.Errorf("%s was changed: %v", name, err)
+		}
+	}
+}
+
+// TestWhatWouldBeDoneIsWhatIsDone takes one incident through both: what Observe says of the repair is what comes next
+// in mode Remediate.
+func TestWhatWouldBeDoneIsWhatIsDone(t *testing.T) {
+	attempt := func(rung string, index int32, result v1alpha1.AttemptResult) v1alpha1.Attempt {
+		return v1alpha1.Attempt{Rung: rung, Index: index, At: ago(time.Hour), Result: result}
+	}
+	for name, c := range map[string]struct {
+		attempts []v1alpha1.Attempt
+		change   func(*Snapshot)
+		want     string
+	}{
+		"it begins at the rung that the fault recommends": {want: "reboot, attempt 1 of 2; if that does not last: send-back"},
+		"a gentler fault begins at the gentler rung": {
+			change: func(s *Snapshot) { s.Health.Status.Faults[0].Recommended = v1alpha1.RecommendResetDevice },
+			want:   "reset-device, attempt 1 of 1; if that does not last: reboot, then send-back",
+		},
+		"a rung that the agent does not support is skipped": {
+			change: func(s *Snapshot) {
+				s.Health.Status.Faults[0].Recommended = v1alpha1.RecommendResetDevice
+				s.Health.Status.SupportedActions = []v1alpha1.ActionType{v1alpha1.ActionReboot}
+			},
+			want: "reboot, attempt 1 of 2; if that does not last: send-back",
+		},
+		"what was tried counts": {
+			attempts: []v1alpha1.Attempt{attempt("reboot", 1, v1alpha1.AttemptNotRepaired)},
+			want:     "reboot, attempt 2 of 2; if that does not last: send-back",
+		},
+		"at the end of the ladder a human is asked": {
+			attempts: []v1alpha1.Attempt{attempt("reboot", 1, v1alpha1.AttemptNotRepaired), attempt("reboot", 1, v1alpha1.AttemptNotRepaired)},
+			want:     "ask a human: replace the device and send the old one back",
+		},
+		"and where the limit is reached": {
+			attempts: []v1alpha1.Attempt{attempt("reset-device", 0, v1alpha1.AttemptNotRepaired), attempt("reboot", 1, v1alpha1.AttemptNotRepaired)},
+			change:   func(s *Snapshot) { s.Policies[0].Spec.Loop.MaxRepairs = new(int32(2)) },
+			want:     "ask a human: 2 repairs in 30d: no more; it follows the hardware",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tried := func(s *Snapshot, r *v1alpha1.Remediation) {
+				r.Status.Attempts = c.attempts
+				if c.change != nil {
+					c.change(s)
+				}
+			}
+			next := Explain(incident(v1alpha1.PhasePending, decide.ReasonBudgetExhausted, "", "", tried)).Next
+			would := Explain(incident(v1alpha1.PhasePending, decide.ReasonModeObserve, "", "", observing, tried)).WouldDo
+			if diff := cmp.Diff([]string{c.want}, next); diff != "" {
+				t.Errorf("next (-want +got):\n%s", diff)
+			}
+			if got := would[len(would)-1]; !strings.HasSuffix(got, c.want) {
+				t.Errorf("would do %q last, want %q", got, c.want)
+			}
+		})
 	}
 }
 

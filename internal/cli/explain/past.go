@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
@@ -27,7 +28,7 @@ func (s *Snapshot) history(r *v1alpha1.Remediation) []string {
 	if said := s.boots(); said != "" {
 		out = append(out, said)
 	}
-	if limit := s.limit(r); limit != "" && r != nil {
+	if limit := s.limit(r); limit != "" {
 		out = append(out, limit)
 	}
 	if len(out) > maxHistory {
@@ -85,14 +86,31 @@ func (s *Snapshot) boots() string {
 	return fmt.Sprintf("boots: %d on record, %d of them asked for by Roundhouse", len(s.Health.Status.Boots), ours)
 }
 
-// limit says when repairing again and again ends.
+// limit says when repairing again and again ends, and how far it is from there.
 func (s *Snapshot) limit(r *v1alpha1.Remediation) string {
 	policy := s.policyOf(r)
-	if policy == nil || policy.Spec.Loop == nil || policy.Spec.Loop.MaxRepairs == nil || policy.Spec.Loop.Window == nil {
+	if r == nil || policy == nil || policy.Spec.Loop == nil || policy.Spec.Loop.MaxRepairs == nil || policy.Spec.Loop.Window == nil {
 		return ""
 	}
 	loop := policy.Spec.Loop
-	return fmt.Sprintf("limit: after %s in %s a human is asked instead", text.Count(*loop.MaxRepairs, "repair", "repairs"), text.Duration(loop.Window.Duration))
+	return fmt.Sprintf("limit: after %s in %s a human is asked instead; %d so far", text.Count(*loop.MaxRepairs, "repair", "repairs"),
+		text.Duration(loop.Window.Duration), s.repairs(r, s.Now.Add(-loop.Window.Duration)))
+}
+
+// repairs counts the repairs of the incident's hardware, its own included. What was before a human let it try once more
+// does not count.
+func (s *Snapshot) repairs(r *v1alpha1.Remediation, since time.Time) int {
+	restart := r.Status.Restart
+	n := 0
+	if restart == nil {
+		n = s.pastRepairs(r, since)
+	}
+	for _, a := range r.Status.Attempts {
+		if a.Result.Done() && (restart == nil || a.At.After(restart.At.Time)) {
+			n++
+		}
+	}
+	return n
 }
 
 // stopIt lists the commands with which a human takes over.

@@ -49,8 +49,9 @@ func (w *Why) Render(p *text.Page, wide bool) {
 	p.Section("Waiting", facts(p, w.Waiting)...)
 	p.Section("Changes", local(p, w.Changes)...)
 	if w.Deadline != nil {
-		p.Section("Deadline", p.Clock.Until(w.Deadline.At.Time)+", then: "+w.Deadline.Then)
+		p.Section("Deadline", p.Clock.Until(w.Deadline.At.Time)+", then: "+p.Clock.Localize(w.Deadline.Then))
 	}
+	p.Section("Deadline", w.NoDeadline)
 	p.Section("History", local(p, w.History)...)
 	p.Section("Rule", w.rule()...)
 	if wide && w.Remediation != "" {
@@ -127,6 +128,9 @@ func (w *Why) rule() []string {
 	out := []string{fmt.Sprintf("%s, generation %d, mode %s", name, g.Generation, g.Mode)}
 	if g.RuleSays != "" {
 		out = append(out, g.RuleSays)
+	}
+	if !g.Governs {
+		out = append(out, "does not select this node: no policy does, so it is in Observe")
 	}
 	if !g.Accepted {
 		out = append(out, "not accepted ("+g.Why+"): its nodes are in Observe")

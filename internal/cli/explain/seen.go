@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -22,7 +23,7 @@ const (
 // see fills in what is behind us: what is wrong, how it is known, what could not be seen, what was done.
 func (s *Snapshot) see(r *v1alpha1.Remediation, w *Why) {
 	w.What = s.what(r, w)
-	w.Proof = s.proof(r)
+	w.Proof = append(s.proof(r), s.inputs()...)
 	w.NotSeen = s.notSeen()
 	if r == nil {
 		return
@@ -87,6 +88,9 @@ func (s *Snapshot) what(r *v1alpha1.Remediation, w *Why) []Fact {
 			out = append(out, Fact{Text: "and " + text.Count(n, "more device", "more devices")})
 		}
 		out = append(out, s.keptOut(r)...)
+		if w.Phase.Over() {
+			out = append(out, Fact{Text: strings.TrimSuffix("ended with reason "+w.Reason+": "+w.Message, ": "), Since: w.Since})
+		}
 	case len(faults) > 0:
 		f := faults[0]
 		out = append(out, Fact{Text: text.Clean(f.Code) + " on " + s.where(nil, f.Device), Since: &f.FirstSeen})
@@ -211,6 +215,73 @@ func (s *Snapshot) proof(r *v1alpha1.Remediation) []Fact {
 	return out
 }
 
+// checkUnknown is the result of a check that could not look.
+const checkUnknown = "Unknown"
+
+// inputs says what the answer rests on: what the checks say, when all of them last looked, in which boot, and who says so.
+func (s *Snapshot) inputs() []Fact {
+	if s.Health == nil || s.Health.Status.Summary == "" {
+		return nil
+	}
+	st := &s.Health.Status
+	fresh, condition := s.reporting()
+	said := "checks: " + verdicts(st.Checks) + "; " + s.round()
+	if !fresh {
+		said = "what the agent said last: " + said
+	}
+	out := []Fact{{Text: said}}
+	if fresh {
+		agent := "agent " + text.Clean(st.AgentVersion)
+		out = append(out, Fact{Text: strings.TrimSpace(agent) + " reports", Since: &condition.LastTransitionTime})
+	}
+	return out
+}
+
+// verdicts says which checks do not pass.
+func verdicts(checks []v1alpha1.CheckStatus) string {
+	if len(checks) == 0 {
+		return "all pass"
+	}
+	out := make([]string, 0, len(checks))
+	for _, c := range checks {
+		how := "fails"
+		if c.Result == checkUnknown {
+			how = "could not look"
+		}
+		out = append(out, text.Clean(c.Name)+" "+how)
+	}
+	return text.Bounded(out, maxFaults) + "; the others pass"
+}
+
+// round says when every check had last looked. The agent republishes that only with another change, so an old one is no
+// sign of a silent agent.
+func (s *Snapshot) round() string {
+	st := &s.Health.Status
+	r := st.CompletedRound
+	switch {
+	case r == nil:
+		return "no complete round is published"
+	case r.BootID != st.BootID:
+		return "no complete round is published since the node started anew (boot " + bootName(st.BootID) + ")"
+	}
+	out := "last complete round published " + r.At.UTC().Format(time.RFC3339) + " in boot " + bootName(r.BootID)
+	for _, b := range st.Boots {
+		if b.ID == r.BootID {
+			out += ", begun " + b.At.UTC().Format(time.RFC3339)
+		}
+	}
+	if r.AfterAction != "" {
+		out += ", after action " + text.Clean(r.AfterAction)
+	}
+	return out
+}
+
+// bootName is as much of a boot ID as tells it from another.
+func bootName(id string) string {
+	id = text.Clean(id)
+	return id[:min(len(id), 8)]
+}
+
 func short(hash string) string {
 	if len(hash) > 12 {
 		return hash[:12] + "..."
@@ -242,7 +313,7 @@ func (s *Snapshot) notSeen() []Fact {
 		return out
 	}
 	for _, c := range s.Health.Status.Checks {
-		if c.Result != "Unknown" {
+		if c.Result != checkUnknown {
 			continue
 		}
 		said := fmt.Sprintf("%s could not look: %s", text.Clean(c.Name), Spell(text.Clean(c.Reason)))

@@ -77,6 +77,8 @@ type Governing struct {
 	// Rule is the rule that the incident follows, with its match and response in words.
 	Rule     string `json:"rule,omitempty"`
 	RuleSays string `json:"ruleSays,omitempty"`
+	// Governs is false where the policy does not select the node, or no longer: an incident began under it.
+	Governs bool `json:"governs"`
 	// Accepted is false where the policy is Invalid or Conflicted; Why says what about it.
 	Accepted bool   `json:"accepted"`
 	Why      string `json:"why,omitempty"`
@@ -130,6 +132,8 @@ type Why struct {
 	Waiting     []Fact    `json:"waiting,omitempty"`
 	Changes     []string  `json:"changes,omitempty"`
 	Deadline    *Deadline `json:"deadline,omitempty"`
-	History     []string  `json:"history,omitempty"`
-	StopIt      []string  `json:"stopIt,omitempty"`
+	// NoDeadline says why a wait has no Deadline.
+	NoDeadline string   `json:"noDeadline,omitempty"`
+	History    []string `json:"history,omitempty"`
+	StopIt     []string `json:"stopIt,omitempty"`
 }
