@@ -17,6 +17,7 @@ import (
 // lookAhead fills in what is before us: what comes next, what it waits for, until when, and what would change it.
 func (s *Snapshot) lookAhead(r *v1alpha1.Remediation, w *Why) {
 	w.Deadline, w.NoDeadline = s.until(r, w)
+	words, changes := w.Message, w.WouldChange
 	switch {
 	case r == nil:
 		s.lookAheadWithout(w)
@@ -31,10 +32,13 @@ func (s *Snapshot) lookAhead(r *v1alpha1.Remediation, w *Why) {
 	default:
 		w.Next = s.next(r, w)
 		w.AtRisk = atRisk(r)
-		w.Waiting = s.waiting(r, w)
+		if waiting, change := s.proof(r, w); waiting != "" {
+			words, changes = waiting, change
+		}
+		w.Waiting = s.waiting(r, w, words)
 	}
 	// The controller writes one sentence for every node.
-	w.Changes = said(strings.ReplaceAll(w.WouldChange, "NODE", s.Name))
+	w.Changes = said(strings.ReplaceAll(changes, "NODE", s.Name))
 }
 
 // observed says what a node waits for that is only observed.
@@ -284,14 +288,14 @@ func atRisk(r *v1alpha1.Remediation) []string {
 	return []string{out}
 }
 
-// waiting says what keeps the next step from happening, live: an incident's own words are as old as its last decision.
-func (s *Snapshot) waiting(r *v1alpha1.Remediation, w *Why) []Fact {
+// waiting says what keeps the next step from happening, live: the controller's words are as old as its last decision.
+func (s *Snapshot) waiting(r *v1alpha1.Remediation, w *Why, words string) []Fact {
 	var out []Fact
 	if r.Spec.Cancel {
 		out = append(out, Fact{Text: "it has been cancelled, and the controller has not ended it yet"})
 	}
-	if w.Message != "" {
-		out = append(out, Fact{Text: w.Message, Since: w.Since})
+	if words != "" {
+		out = append(out, Fact{Text: words, Since: w.Since})
 	}
 	if d := r.Status.Drain; d != nil {
 		for _, b := range d.Blockers {

@@ -314,13 +314,10 @@ func (s *Snapshot) governing(r *v1alpha1.Remediation) *Governing {
 		g.Mode = v1alpha1.ModeObserve
 	}
 	if r != nil {
-		g.Rule = r.Status.Rule
 		if r.Status.PolicyGeneration != 0 {
 			g.Generation = r.Status.PolicyGeneration
 		}
-		if rule := findRule(p, r.Status.Rule); rule != nil {
-			g.RuleSays = Recite(rule)
-		}
+		g.Rule, g.RuleSays = s.ruleOf(r, p)
 	} else {
 		g.Rule, g.RuleSays = s.ruleWithout(p)
 	}
@@ -329,6 +326,19 @@ func (s *Snapshot) governing(r *v1alpha1.Remediation) *Governing {
 		g.Accepted, g.Why = false, s.rules.Message
 	}
 	return g
+}
+
+// ruleOf is the rule that an incident follows. The controller names none before its first decision, and where no policy
+// governs the node.
+func (s *Snapshot) ruleOf(r *v1alpha1.Remediation, p *v1alpha1.RemediationPolicy) (name, says string) {
+	rule := findRule(p, r.Status.Rule)
+	if r.Status.Rule == "" && !r.Status.Phase.Over() {
+		rule = s.imagine(r, p).rule
+	}
+	if rule == nil {
+		return r.Status.Rule, ""
+	}
+	return rule.Name, Recite(rule)
 }
 
 // ruleWithout is the rule that a node without an incident falls under: the one that asks for something, else the first

@@ -276,11 +276,15 @@ func otherCases() map[string]Snapshot {
 			other.Name = "also"
 			s.Policies = append(s.Policies, other)
 		}),
-		"quarantined":            incident(v1alpha1.PhaseQuarantined, decide.ReasonQuarantineOnly, "policy training is in mode Quarantine", "mode Remediate and a rule with response Repair, or the fault's end"),
-		"draining-with-blockers": draining(),
-		"repairing":              repairing(),
-		"verifying": incident(v1alpha1.PhaseVerifying, decide.ReasonVerifying, "the fault is gone; watched for 2m", "the fault comes back", step("reboot", 1, 1), until(15*time.Minute), repaired,
-			func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Attempts = nil }),
+		"quarantined":               incident(v1alpha1.PhaseQuarantined, decide.ReasonQuarantineOnly, "policy training is in mode Quarantine", "mode Remediate and a rule with response Repair, or the fault's end"),
+		"draining-with-blockers":    draining(),
+		"repairing":                 repairing(),
+		"verifying":                 verifying(),
+		"verifying-in-the-old-boot": verifying(func(s *Snapshot, _ *v1alpha1.Remediation) { s.Health = healthy().Health }),
+		"verifying-with-the-fault": verifying(func(s *Snapshot, _ *v1alpha1.Remediation) {
+			s.Health.Status.Faults, s.Health.Status.Devices = faulty().Health.Status.Faults, faulty().Health.Status.Devices
+		}),
+		"verifying-silent": verifying(silent),
 		"probation":        probation(),
 		"probation-silent": probation(silent),
 		"escalated":        incident(v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "replace the device and send the old one back", wayOut, step("reboot", 1, 2), remembered, relapses),
@@ -318,6 +322,17 @@ const (
 	wayOut   = "the part replaced; kubectl roundhouse approve NODE --retry; or kubectl roundhouse release NODE"
 	notReady = "the agent's Pod is not Ready; its last word about the node may be old"
 )
+
+// verifying is a repair of two minutes ago that is being proved in a new boot.
+func verifying(change ...func(*Snapshot, *v1alpha1.Remediation)) Snapshot {
+	change = append([]func(*Snapshot, *v1alpha1.Remediation){step("reboot", 1, 1), until(15 * time.Minute), repaired, func(s *Snapshot, r *v1alpha1.Remediation) {
+		r.Status.Attempts, r.Status.Step.BootID, *r.Status.Since = nil, "b1", ago(2*time.Minute)
+		st := &s.Health.Status
+		st.BootID, st.Boots = "b2", append(st.Boots, v1alpha1.Boot{ID: "b2", At: ago(3 * time.Minute), Cause: v1alpha1.BootByRoundhouse, Action: r.Status.Step.ActionID})
+		st.CompletedRound = &v1alpha1.Round{BootID: "b2", AfterAction: r.Status.Step.ActionID, At: ago(time.Minute)}
+	}}, change...)
+	return incident(v1alpha1.PhaseVerifying, decide.ReasonActionDone, "the node started anew: boot b2", "", change...)
+}
 
 func probation(change ...func(*Snapshot, *v1alpha1.Remediation)) Snapshot {
 	change = append([]func(*Snapshot, *v1alpha1.Remediation){step("reboot", 1, 1), until(24 * time.Hour), repaired}, change...)
@@ -407,7 +422,9 @@ func observedCases() map[string]Snapshot {
 		}),
 		"observe-a-fault-no-rule-matches": observe(would, rule(func(r *v1alpha1.Rule) { r.Match = v1alpha1.RuleMatch{Codes: []string{"Xid48"}} })),
 		"no-policy-with-an-incident":      nobody(func(s *Snapshot, _ *v1alpha1.Remediation) { s.Policies = nil }),
-		"no-policy-selects-it-now":        nobody(func(s *Snapshot, _ *v1alpha1.Remediation) { s.Node.Labels = nil }),
+		"no-policy-selects-it-now":        nobody(func(s *Snapshot, r *v1alpha1.Remediation) { s.Node.Labels, r.Status.Rule = nil, "" }),
+		"pending-policy-that-never-was": none(decide.ReasonPolicyNotAccepted, "the node is observed: spec.rules[0](application-errors).match.expression: undefined field 'nonsense'",
+			"a valid policy, without a tie of priorities")(invalid, func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Rule = "" }),
 		"pending-policies-tie": none(decide.ReasonPolicyNotAccepted, "the node is observed: policies training and zzz-other of priority 0 select this node: it is in Observe until one has another priority",
 			"a valid policy, without a tie of priorities")(tied),
 	}

@@ -23,7 +23,7 @@ const (
 // see fills in what is behind us: what is wrong, how it is known, what could not be seen, what was done.
 func (s *Snapshot) see(r *v1alpha1.Remediation, w *Why) {
 	w.What = s.what(r, w)
-	w.Proof = append(s.proof(r), s.inputs()...)
+	w.Proof = append(s.evidence(r), s.inputs()...)
 	w.NotSeen = s.notSeen()
 	if r == nil {
 		return
@@ -189,7 +189,7 @@ func others(faults []v1alpha1.Fault, r *v1alpha1.Remediation) string {
 	return "also reported: " + text.Bounded(codes, maxFaults)
 }
 
-func (s *Snapshot) proof(r *v1alpha1.Remediation) []Fact {
+func (s *Snapshot) evidence(r *v1alpha1.Remediation) []Fact {
 	var out []Fact
 	faults := s.faults(r)
 	for i, f := range faults {

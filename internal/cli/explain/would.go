@@ -28,7 +28,10 @@ func (s *Snapshot) would(r *v1alpha1.Remediation, w *Why) []string {
 		return []string{"nobody can say: policy " + text.Clean(r.Spec.Policy) + ", under which it began, is gone, and no other selects the node"}
 	}
 	m := s.imagine(r, p)
-	if m.rule == nil {
+	switch {
+	case m.rule == nil && !w.Policy.Accepted:
+		return []string{"nobody can say: the rules of policy " + p.Name + " cannot be followed as they stand"}
+	case m.rule == nil:
 		return []string{"nothing: no rule of policy " + p.Name + " matches the fault"}
 	}
 	return append([]string{w.supposing(m.rule)}, s.steps(m, w)...)
@@ -201,10 +204,19 @@ func (s *Snapshot) imagine(r *v1alpha1.Remediation, p *v1alpha1.RemediationPolic
 	return m
 }
 
-// matched puts the node's faults under the rules of one policy, as if it alone governed the node. Where its rules cannot
-// be read, or the fault is not there at the moment, the fault the incident began with falls under the rule it last
-// followed.
+// matched puts the node's faults under the rules of one policy, as if it alone governed the node. Where the fault an
+// incident began with is not there at the moment, it falls under the rule the incident last followed.
 func (s *Snapshot) matched(r *v1alpha1.Remediation, p *v1alpha1.RemediationPolicy) []decide.Matched {
+	out, root := s.matchedNow(r, p)
+	if root {
+		return out
+	}
+	return append([]decide.Matched{{Fault: s.rootFault(r), Rule: findRule(p, r.Status.Rule)}}, out...)
+}
+
+// matchedNow does so with the faults that are there, and says whether the one the incident began with is among them.
+// Where the policy's rules cannot be read, that one falls under the rule the incident last followed.
+func (s *Snapshot) matchedNow(r *v1alpha1.Remediation, p *v1alpha1.RemediationPolicy) (out []decide.Matched, root bool) {
 	alone := p.DeepCopy()
 	alone.Spec.NodeSelector = metav1.LabelSelector{}
 	node := s.Node
@@ -212,30 +224,21 @@ func (s *Snapshot) matched(r *v1alpha1.Remediation, p *v1alpha1.RemediationPolic
 		node = &corev1.Node{}
 	}
 	governing := policy.Compile([]v1alpha1.RemediationPolicy{*alone}).For(node)
-	last, root := findRule(p, r.Status.Rule), r.Spec.Root
 	var faults []v1alpha1.Fault
 	if s.Health != nil {
 		faults = append(faults, s.Health.Status.Faults...)
 	}
 	conditions, _ := governing.ConditionFaults(node, s.Now)
-	var out []decide.Matched
-	seen := false
 	for _, f := range append(faults, conditions...) {
 		rule, err := governing.Match(f, node, s.Now)
-		isRoot := f.Code == root.Code && f.Device == root.Device
-		if err != nil || isRoot && !governing.Accepted {
-			rule = nil
-			if isRoot {
-				rule = last
-			}
+		isRoot := f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device
+		if isRoot && (err != nil || !governing.Accepted) {
+			rule = findRule(p, r.Status.Rule)
 		}
-		seen = seen || isRoot
+		root = root || isRoot
 		out = append(out, decide.Matched{Fault: f, Rule: rule})
 	}
-	if !seen {
-		out = append([]decide.Matched{{Fault: s.rootFault(r), Rule: last}}, out...)
-	}
-	return out
+	return out, root
 }
 
 // rootFault is the fault an incident began with, as it was saved, else what its name says.
@@ -286,6 +289,27 @@ func (s *Snapshot) climb(m imagined) (said string, human bool) {
 		return "", false
 	}
 	return rungs(m.policy, m.rule, d.Step), false
+}
+
+// proof says what the proof of a repair still waits for, by the controller's own rules. The incident's words may be some
+// seconds behind: how far a proof has come is written down now and then only.
+func (s *Snapshot) proof(r *v1alpha1.Remediation, w *Why) (waiting, changes string) {
+	p := s.policyOf(r)
+	if w.Phase != v1alpha1.PhaseVerifying || p == nil || s.Node == nil || r.Status.Since == nil {
+		return "", ""
+	}
+	fresh, condition := s.reporting()
+	d := &decide.Snapshot{Now: s.Now, Remediation: r, Node: s.Node, Health: s.Health, Reporting: fresh, SlotHeld: true, ClaimHeld: true,
+		Policy: decide.Governing{Policy: p, Accepted: true}}
+	if condition != nil {
+		d.NotReportingWhy = text.Clean(condition.Message)
+	}
+	d.Faults, _ = s.matchedNow(r, p)
+	next := decide.Next(d)
+	if next.Phase != v1alpha1.PhaseVerifying {
+		return "the controller's next decision: " + text.Clean(next.Message), ""
+	}
+	return text.Clean(next.Message), next.WouldChange
 }
 
 // wouldOpen says what a policy that is not accepted would ask for about a fault that no incident is about.
