@@ -166,12 +166,13 @@ func (p *plugin) docsNode(name, pool, rack string) {
 		summary = "Faulty"
 		faults = fmt.Sprintf(`{"code":"Xid79","check":"kernel-log","device":"%s-3","class":"Hardware","severity":"Critical","recommended":"Reboot",
 			"firstSeen":"2026-11-23T01:00:00Z","lastSeen":"2026-11-23T01:00:00Z","count":1,"root":true,"evidence":%q}`, strings.ToUpper(name), evidence)
-		checks = `{"name":"pci","result":"Unknown","reason":"TimedOut","message":"config space was not read within 5s","since":"2026-11-23T01:00:12Z"}`
+		checks = `{"name":"kernel-log","result":"Failing","since":"2026-11-23T01:00:00Z"},{"name":"pci","result":"Unknown","reason":"TimedOut","message":"config space was not read within 5s","since":"2026-11-23T01:00:12Z"}`
 	}
 	p.put(nodeHealths, name, fmt.Sprintf(`{"apiVersion":"roundhouse.dev/v1alpha1","kind":"NodeHealth","metadata":{"name":%q},"spec":{"nodeUID":%q,"fence":1}}`, name, made.UID),
-		fmt.Sprintf(`{"summary":%q,"bootID":"b1","devices":[%s],"faults":[%s],"checks":[%s],
+		fmt.Sprintf(`{"summary":%q,"bootID":"0fc70fad","agentVersion":"v0.1.0","supportedActions":["Reboot"],"devices":[%s],"faults":[%s],"checks":[%s],
+		"completedRound":{"bootID":"0fc70fad","afterAction":"%s-a2b4c6d8e0-1","at":"2026-11-09T03:15:00Z"},
 		"boots":[{"id":"5f1c9a2e","at":"2026-10-30T02:00:00Z","cause":"Other"},{"id":"0fc70fad","at":"2026-11-09T03:12:00Z","cause":"Roundhouse","action":"%s-a2b4c6d8e0-1"}]}`,
-			summary, strings.Join(devices, ","), faults, checks, name))
+			summary, strings.Join(devices, ","), faults, checks, name, name))
 }
 
 // docsFaults are the nodes with a fault, and the line that shows it.
@@ -190,10 +191,11 @@ func (p *plugin) docsIncidents() {
 		{"gpu-0403", "training", "one-bad-device", "Draining", "EvictionBlocked", "ml/infer-3: PodDisruptionBudget ml/infer allows no more",
 			"the PodDisruptionBudget lets the pod go", `,"deadline":"2026-11-23T02:00:00Z","step":{"rung":"reboot","index":0,"attempt":1},"drain":{"podsLeft":1,"podsMoved":2,"scope":"Node","blockers":[{"pod":"ml/infer-3","reason":"DisruptionBudget","message":"PodDisruptionBudget ml/infer allows no more"}]}`},
 		{"gpu-0405", "training", "one-bad-device", "Escalated", "AttemptsSpent", "replace the device; the proof is in the incident",
-			"the part replaced, or a retry approved", `,"step":{"rung":"send-back","index":1,"attempt":1},"attempts":[{"rung":"reboot","index":0,"at":"2026-11-23T01:06:00Z","result":"NotRepaired"},{"rung":"reboot","index":0,"at":"2026-11-23T01:12:00Z","result":"NotRepaired"}]`},
+			"the part replaced; kubectl roundhouse approve NODE --retry; or kubectl roundhouse release NODE", `,"step":{"rung":"reboot","index":0,"attempt":2},"attempts":[{"rung":"reboot","index":0,"at":"2026-11-23T01:06:00Z","result":"NotRepaired"},{"rung":"reboot","index":0,"at":"2026-11-23T01:12:00Z","result":"NotRepaired"}]`},
 		{"gpu-0417", "training", "one-bad-device", "Pending", "BudgetExhausted", "per-rack: 1 of 1 nodes in rack r26 are out (gpu-0419, GPU operator driver upgrade)",
 			"gpu-0419 returns, or per-rack allows 2", `,"deadline":"2026-11-23T13:00:00Z"`},
-		{"gpu-0420", "training", "one-bad-device", "Probation", "Probation", "in service and watched", "a relapse", `,"deadline":"2026-11-24T01:05:00Z","step":{"rung":"reboot","index":0,"attempt":1}`},
+		{"gpu-0420", "training", "one-bad-device", "Probation", "Verified", "boot 0fc70fad, 8 of 8 devices healthy", "a relapse before 2026-11-24T01:05:00Z",
+			`,"deadline":"2026-11-24T01:05:00Z","step":{"rung":"reboot","index":0,"attempt":1},"attempts":[{"rung":"reboot","index":0,"at":"2026-11-23T01:05:00Z","result":"Repaired"}]`},
 		{"gpu-lab-1", "lab", "everything", "Pending", "ModeObserve", "observing only; would quarantine 1 device, move 1 pod, reboot at once (rule everything)", "mode Quarantine or Remediate in the node's policy", ""},
 	} {
 		name, device := in.node+"-k3q7x2m9ab", strings.ToUpper(in.node)+"-3"
@@ -210,7 +212,8 @@ func (p *plugin) docsIncidents() {
 			kept = ""
 		}
 		p.put(remediations, name, fmt.Sprintf(`{"apiVersion":"roundhouse.dev/v1alpha1","kind":"Remediation","metadata":{"name":%q},"spec":{"node":%q,"nodeUID":%q,
-			"root":{"code":"Xid79","device":%q,"firstSeen":"2026-11-23T01:00:00Z"},"devices":[%q],"policy":%q}}`, name, in.node, node.UID, device, device, in.policy),
+			"root":{"code":"Xid79","device":%q,"firstSeen":"2026-11-23T01:00:00Z"},"devices":[%q],"policy":%q,
+			"quarantine":[{"kind":"DeviceTaintRule","name":"%s-0","deviceID":%q}]}}`, name, in.node, node.UID, device, device, in.policy, name, device),
 			fmt.Sprintf(`{"phase":%q,"reason":%q,"message":%q,"wouldChange":%q,"rule":%q,"policyGeneration":1,"since":"2026-11-23T01:05:00Z",
 			"timeline":[{"at":"2026-11-23T01:00:00Z","phase":"Pending","reason":"FaultsReported","message":"Xid79 on slot 3 (%s)"}%s]%s%s}`,
 				in.phase, in.reason, in.message, in.change, in.rule, device, kept, quarantined, in.more))

@@ -113,7 +113,7 @@ func (p *plugin) health(node, summary string) {
 		device, faults = "Unhealthy", fmt.Sprintf(faultJSON, node)
 	}
 	p.put(nodeHealths, node, fmt.Sprintf(`{"apiVersion":"roundhouse.dev/v1alpha1","kind":"NodeHealth","metadata":{"name":%q},"spec":{"nodeUID":"u","fence":1}}`, node),
-		fmt.Sprintf(`{"summary":%q,"bootID":"b1","devices":[%s],"faults":[%s]}`, summary, fmt.Sprintf(deviceJSON, node, device), faults))
+		fmt.Sprintf(`{"summary":%q,"bootID":"b1","agentVersion":"v0.0.0-test","supportedActions":["Reboot"],"devices":[%s],"faults":[%s]}`, summary, fmt.Sprintf(deviceJSON, node, device), faults))
 }
 
 func (p *plugin) incident(node, phase, reason, message string) string {
@@ -233,8 +233,8 @@ func (p *plugin) checkStatus() {
 }
 
 func (p *plugin) checkWhy() {
-	p.run(0, "why", "good").says(p.t, "good  HEALTHY", "2 of 2 devices serving")
-	p.run(0, "why", "silent").says(p.t, "UNKNOWN", "the agent does not report: no word for 3m")
+	p.run(0, "why", "good").says(p.t, "good  HEALTHY", "2 of 2 devices serving", "checks: all pass; no complete round is published", "agent v0.0.0-test reports, since", "Waiting   nothing")
+	p.run(0, "why", "silent").says(p.t, "UNKNOWN", "the agent does not report: no word for 3m", "Waiting   for the agent to report again, since", "Deadline  none is set")
 	p.run(0, "why", "bare").says(p.t, "NO AGENT", "no policy governs this node")
 	p.run(0, "why", "waits").says(p.t, "WAITING until no work would be lost", "Nov 23 22:00 UTC", "budget per-rack: 1 of 40% nodes of rack r1",
 		"training/one-bad-device, generation 1, mode Remediate", "something else")

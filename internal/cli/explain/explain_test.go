@@ -290,6 +290,13 @@ func otherCases() map[string]Snapshot {
 		"escalated":        incident(v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "replace the device and send the old one back", wayOut, step("reboot", 1, 2), remembered, relapses),
 		"escalated-limit": incident(v1alpha1.PhaseEscalated, decide.ReasonRepairLimit, "3 repairs in 30d: no more; it follows the hardware", wayOut, step("reboot", 1, 1), remembered,
 			repaired, func(s *Snapshot, _ *v1alpha1.Remediation) { s.Health = faulty().Health }),
+		"escalated-with-another-fault": incident(v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "replace the device and send the old one back", wayOut, step("reboot", 1, 2), repaired,
+			func(s *Snapshot, r *v1alpha1.Remediation) {
+				s.Health = faulty().Health
+				s.Health.Status.Faults = []v1alpha1.Fault{{Code: "PCIDeviceDead", Check: "pci", Device: bad, Class: v1alpha1.ClassHardware, Severity: v1alpha1.SeverityCritical,
+					FirstSeen: ago(8 * time.Minute), Count: 1, Evidence: "PCI configuration space of 0000:18:00.0 reads all ones"}}
+				r.Status.Attempts[0].Result = v1alpha1.AttemptNotRepaired
+			}),
 		"escalated-and-silent": incident(v1alpha1.PhaseEscalated, decide.ReasonNotRepaired, "no proof in time: the agent does not report", wayOut, step("reboot", 1, 1), silent),
 		"escalated-waits-for-a-slot": incident(v1alpha1.PhaseEscalated, decide.ReasonBudgetExhausted, "per-rack: 1 of 1 nodes of rack r26 is out (gpu-0419, cordoned)", "gpu-0419 returns",
 			step("reboot", 1, 2), happened(30*time.Minute, v1alpha1.PhaseEscalated, decide.ReasonAttemptsSpent, "replace the device and send the old one back"), repaired),

@@ -197,22 +197,36 @@ func (s *Snapshot) evidence(r *v1alpha1.Remediation) []Fact {
 			out = append(out, Fact{Text: "and " + text.Count(len(faults)-maxFaults, "more fault", "more faults") + ": kubectl get nh " + s.Name + " -o yaml"})
 			break
 		}
-		said := text.Clean(f.Check) + ": "
-		if f.Evidence != "" {
-			said += fmt.Sprintf("%q", text.Clean(f.Evidence))
-		} else {
-			said += text.Clean(f.Code)
-		}
-		if f.Count > 1 {
-			said += fmt.Sprintf(" (%d times)", f.Count)
-		}
-		out = append(out, Fact{Text: said, Since: &f.FirstSeen})
+		out = append(out, Fact{Text: shows(f), Since: &f.FirstSeen})
 	}
-	if r != nil && r.Status.Evidence != nil {
-		e := r.Status.Evidence
-		out = append(out, Fact{Text: "saved before the repair, sha256 " + short(e.SHA256), Since: &e.At})
+	if r == nil || r.Status.Evidence == nil {
+		return out
 	}
-	return out
+	e := r.Status.Evidence
+	// A repair may erase what the incident began with and not the fault.
+	if root := slices.IndexFunc(e.Faults, isRoot(r)); root >= 0 && !slices.ContainsFunc(faults, isRoot(r)) {
+		out = append(out, Fact{Text: "before the repair, " + shows(e.Faults[root]), Since: &e.Faults[root].FirstSeen})
+	}
+	return append(out, Fact{Text: "saved before the repair, sha256 " + short(e.SHA256), Since: &e.At})
+}
+
+// isRoot says whether a fault is the one that an incident began with.
+func isRoot(r *v1alpha1.Remediation) func(v1alpha1.Fault) bool {
+	return func(f v1alpha1.Fault) bool { return f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device }
+}
+
+// shows is the line or the reading that shows a fault.
+func shows(f v1alpha1.Fault) string {
+	said := text.Clean(f.Check) + ": "
+	if f.Evidence != "" {
+		said += fmt.Sprintf("%q", text.Clean(f.Evidence))
+	} else {
+		said += text.Clean(f.Code)
+	}
+	if f.Count > 1 {
+		said += fmt.Sprintf(" (%d times)", f.Count)
+	}
+	return said
 }
 
 // checkUnknown is the result of a check that could not look.

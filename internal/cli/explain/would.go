@@ -183,7 +183,7 @@ func (s *Snapshot) imagine(r *v1alpha1.Remediation, p *v1alpha1.RemediationPolic
 		if f.Fault.Device != "" && !slices.Contains(rem.Spec.Devices, f.Fault.Device) {
 			rem.Spec.Devices = append(rem.Spec.Devices, f.Fault.Device)
 		}
-		if m.rule == nil || f.Fault.Code == r.Spec.Root.Code && f.Fault.Device == r.Spec.Root.Device {
+		if m.rule == nil || isRoot(r)(f.Fault) {
 			m.rule = f.Rule
 		}
 	}
@@ -231,11 +231,11 @@ func (s *Snapshot) matchedNow(r *v1alpha1.Remediation, p *v1alpha1.RemediationPo
 	conditions, _ := governing.ConditionFaults(node, s.Now)
 	for _, f := range append(faults, conditions...) {
 		rule, err := governing.Match(f, node, s.Now)
-		isRoot := f.Code == r.Spec.Root.Code && f.Device == r.Spec.Root.Device
-		if isRoot && (err != nil || !governing.Accepted) {
+		began := isRoot(r)(f)
+		if began && (err != nil || !governing.Accepted) {
 			rule = findRule(p, r.Status.Rule)
 		}
-		root = root || isRoot
+		root = root || began
 		out = append(out, decide.Matched{Fault: f, Rule: rule})
 	}
 	return out, root
@@ -245,10 +245,8 @@ func (s *Snapshot) matchedNow(r *v1alpha1.Remediation, p *v1alpha1.RemediationPo
 func (s *Snapshot) rootFault(r *v1alpha1.Remediation) v1alpha1.Fault {
 	root := r.Spec.Root
 	if e := r.Status.Evidence; e != nil {
-		for _, f := range e.Faults {
-			if f.Code == root.Code && f.Device == root.Device {
-				return f
-			}
+		if i := slices.IndexFunc(e.Faults, isRoot(r)); i >= 0 {
+			return e.Faults[i]
 		}
 	}
 	return v1alpha1.Fault{Code: root.Code, Check: root.Check, Device: root.Device, Severity: v1alpha1.SeverityCritical, FirstSeen: root.FirstSeen, Root: true}
