@@ -82,7 +82,7 @@ func (s *Snapshot) blindness() (waiting []Fact, changes []string) {
 			[]string{"the agent's pod Ready, and publishing: kubectl get pods -A --field-selector spec.nodeName=" + s.Name}
 	}
 	for _, c := range s.Health.Status.Checks {
-		if c.Result == checkUnknown {
+		if c.Result == checkUnknown && len(waiting) < maxFaults {
 			waiting = append(waiting, Fact{Text: "for check " + text.Clean(c.Name) + " to be able to look", Since: &c.Since})
 			changes = append(changes, "a round in which check "+text.Clean(c.Name)+" can look")
 		}
@@ -323,7 +323,7 @@ func (s *Snapshot) blind(w *Why) []Fact {
 	if fresh || condition == nil {
 		return nil
 	}
-	what := ""
+	var what string
 	switch w.Phase {
 	case v1alpha1.PhaseQuarantined, v1alpha1.PhaseEscalated:
 		what = "the fault's end"
@@ -344,6 +344,9 @@ func (s *Snapshot) budgets() []Fact {
 		b := &s.Budgets[i]
 		if s.Node == nil || b.Name == v1alpha1.ImplicitBudget || !Selects(&b.Spec.NodeSelector, s.labels()) {
 			continue
+		}
+		if len(out) == maxBudgets {
+			return append(out, Fact{Text: "and other budgets: kubectl get ndb"})
 		}
 		out = append(out, Fact{Text: "budget " + b.Name + ": " + s.budget(b)})
 	}
@@ -439,7 +442,10 @@ func (s *Snapshot) foreign() []Fact {
 
 func (s *Snapshot) holdFacts() []Fact {
 	var out []Fact
-	for _, h := range s.holds() {
+	for i, h := range s.holds() {
+		if i == maxHolds {
+			return append(out, Fact{Text: "and " + text.Count(len(s.holds())-i, "more hold", "more holds") + ": kubectl get remediationholds"})
+		}
 		what := "no drain or repair"
 		if h.Spec.Holds == v1alpha1.HoldEverything {
 			what = "no drain, repair or quarantine"

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -611,6 +612,61 @@ func TestAnAnswerChangesNothingOfWhatWasRead(t *testing.T) {
 		if after, err := json.Marshal(s); err != nil || string(after) != string(before) {
 			t.Errorf("%s was changed: %v", name, err)
 		}
+	}
+}
+
+// TestThereIsAnAnswerWhateverIsMissing leaves out one part after another of each case: what the API server does not have,
+// or has not yet.
+func TestThereIsAnAnswerWhateverIsMissing(t *testing.T) {
+	without := map[string]func(*Snapshot){
+		"the Node":               func(s *Snapshot) { s.Node = nil },
+		"the NodeHealth":         func(s *Snapshot) { s.Health = nil },
+		"the NodeHealth's words": func(s *Snapshot) { s.Health.Status = v1alpha1.NodeHealthStatus{} },
+		"conditions":             func(s *Snapshot) { s.Node.Status.Conditions = nil },
+		"policies":               func(s *Snapshot) { s.Policies = nil },
+		"rules":                  func(s *Snapshot) { s.Policies[0].Spec.Rules, s.Policies[0].Spec.Rungs = nil, nil },
+		"all but the phase": func(s *Snapshot) {
+			r := &s.Remediations[0]
+			r.Status = v1alpha1.RemediationStatus{Phase: r.Status.Phase}
+		},
+		"the spec's lists": func(s *Snapshot) {
+			s.Remediations[0].Spec.Devices, s.Remediations[0].Spec.Quarantine, s.Remediations[0].Spec.Root = nil, nil, v1alpha1.RootFault{}
+		},
+	}
+	for name, s := range cases() {
+		if s.Node == nil || s.Health == nil || len(s.Policies) == 0 || len(s.Remediations) == 0 {
+			continue
+		}
+		for what, leaveOut := range without {
+			t.Run(name+" without "+what, func(t *testing.T) {
+				less := cases()[name]
+				leaveOut(&less)
+				w := Explain(less)
+				p := &text.Page{Clock: text.Clock{Now: now, Zone: zone}}
+				w.Render(p, true)
+				if w.State == "" || w.Meaning == "" || !strings.Contains(p.String(), s.Name) {
+					t.Errorf("state %q, meaning %q", w.State, w.Meaning)
+				}
+			})
+		}
+	}
+}
+
+func TestTheListsOfAnAnswerAreBounded(t *testing.T) {
+	s := cases()["pending-held"]
+	for i := range 100 {
+		hold, budget := *s.Holds[0].DeepCopy(), *s.Budgets[0].DeepCopy()
+		hold.Name, budget.Name = fmt.Sprint("hold-", i), fmt.Sprint("budget-", i)
+		s.Holds, s.Budgets = append(s.Holds, hold), append(s.Budgets, budget)
+	}
+	w := Explain(s)
+	p := &text.Page{Clock: text.Clock{Now: now, Zone: zone}}
+	w.Render(p, true)
+	if lines := strings.Count(p.String(), "\n"); lines > 40 {
+		t.Errorf("%d lines:\n%s", lines, p)
+	}
+	if !strings.Contains(p.String(), "and 96 more holds") {
+		t.Errorf("nobody says how many holds there are:\n%s", p)
 	}
 }
 

@@ -18,6 +18,8 @@ const (
 	maxDone    = 12
 	maxDevices = 4
 	maxHistory = 6
+	maxHolds   = 5
+	maxBudgets = 5
 )
 
 // see fills in what is behind us: what is wrong, how it is known, what could not be seen, what was done.
