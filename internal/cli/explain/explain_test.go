@@ -314,6 +314,9 @@ func otherCases() map[string]Snapshot {
 			r.Status.Since = &metav1.Time{Time: now.Add(-72 * time.Hour)}
 		}),
 		"cancelled-still-faulty": incident(v1alpha1.PhaseCancelled, decide.ReasonCancelled, "cancelled by a human; what was put on is taken off", "", func(_ *Snapshot, r *v1alpha1.Remediation) { r.Status.Quarantined = nil }),
+		"cancelled-and-back": incident(v1alpha1.PhaseCancelled, decide.ReasonCancelled, "cancelled by a human; what was put on is taken off", "", func(s *Snapshot, r *v1alpha1.Remediation) {
+			s.Health.Status.Faults[0].FirstSeen, r.Status.Quarantined = ago(3*time.Minute), nil
+		}),
 		"cancelled-by-the-policy": incident(v1alpha1.PhaseCancelled, decide.ReasonPolicyMovedOn, "policy training no longer asks for anything about this fault", "",
 			func(s *Snapshot, r *v1alpha1.Remediation) {
 				s.Policies[0].Spec.Rules[1].Response, r.Status.Quarantined = v1alpha1.ResponseIgnore, nil
