@@ -275,7 +275,7 @@ func (s *Snapshot) whyNotOpened(rule *v1alpha1.Rule) string {
 // repaired, has another reason for a while.
 var humanReasons = []string{
 	decide.ReasonAttemptsSpent, decide.ReasonHumanAsked, decide.ReasonRepairLimit, decide.ReasonBootLimit, decide.ReasonWaitDeadline,
-	decide.ReasonDrainDeadline, decide.ReasonNotRepaired, decide.ReasonAdopted,
+	decide.ReasonDrainDeadline, decide.ReasonNotRepaired, decide.ReasonNotReporting, decide.ReasonAdopted,
 }
 
 // asksHuman is what a human is asked for.
