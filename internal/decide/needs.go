@@ -21,7 +21,8 @@ type Needs struct {
 }
 
 // Look says what to look at before Next. What was looked at for nothing costs the API server; what was not looked at
-// makes Next wait.
+// makes Next wait. It is asked again once the handles are known: only then is it known whether something is still to be
+// put on, and until nothing is, nothing else matters.
 func Look(s *Snapshot) Needs {
 	if s.Node == nil {
 		return Needs{Slot: true}
@@ -29,18 +30,17 @@ func Look(s *Snapshot) Needs {
 	if s.Remediation == nil {
 		return Needs{Handles: len((&Snapshot{Faults: s.Faults}).ours()) > 0}
 	}
-	settledQuarantine := !s.unplaced() && s.mode() != v1alpha1.ModeObserve && len(s.unlisted()) == 0
 	switch s.phase() {
 	case v1alpha1.PhasePending:
-		act := settledQuarantine && s.mode() == v1alpha1.ModeRemediate
+		act := s.mode() == v1alpha1.ModeRemediate && s.keptOut()
 		// A gate that is seen to be closed keeps it waiting whatever runs on the node, and for hours perhaps.
 		open := act && s.closedGate() == nil
-		return Needs{Handles: s.unplaced() || len(s.unlisted()) > 0, Pods: open || s.mode() == v1alpha1.ModeObserve,
+		return Needs{Handles: s.misses(), Pods: open || s.mode() == v1alpha1.ModeObserve,
 			Foreign: open, Slot: act, History: act}
 	case v1alpha1.PhaseQuarantined:
-		return Needs{Handles: s.unplaced() || len(s.unlisted()) > 0, Slot: true}
+		return Needs{Handles: s.misses(), Slot: true}
 	case v1alpha1.PhaseDraining:
-		return Needs{Handles: s.unplaced() || len(s.unlisted()) > 0, Pods: true, Foreign: true, History: true}
+		return Needs{Handles: s.misses(), Pods: true, Foreign: true, History: true}
 	case v1alpha1.PhaseRepairing:
 		return Needs{Foreign: !s.started()}
 	case v1alpha1.PhaseVerifying:
@@ -48,6 +48,17 @@ func Look(s *Snapshot) Needs {
 	default:
 		return Needs{Slot: true}
 	}
+}
+
+// misses says whether something may be lacking for which it must be known how the devices are offered.
+func (s *Snapshot) misses() bool { return s.unplaced() || len(s.unlisted()) > 0 }
+
+// keptOut says whether nothing is left to be put on. A device that is not offered needs nothing, which its handle says.
+func (s *Snapshot) keptOut() bool {
+	if s.misses() && s.Otherwise == "" {
+		return false
+	}
+	return join(s) == nil && quarantine(s) == nil
 }
 
 // unplaced says whether a bad device has no intent, or a fault is on a device that has not joined.

@@ -127,6 +127,45 @@ func TestWherePendingRests(t *testing.T) {
 	}
 }
 
+// What keeps new work off a device may be that nothing offers it any more; it is repaired like any other.
+func TestWhatIsNotOfferedIsRepaired(t *testing.T) {
+	for name, tc := range map[string]struct {
+		plugin bool
+		mode   v1alpha1.Mode
+		want   rest
+	}{
+		"its plugin has dropped it":          {true, v1alpha1.ModeRemediate, rest{v1alpha1.PhaseRepairing, ReasonActionAsked}},
+		"its ResourceSlice does not list it": {false, v1alpha1.ModeRemediate, rest{v1alpha1.PhaseRepairing, ReasonActionAsked}},
+		"unless the policy only quarantines": {false, v1alpha1.ModeQuarantine, rest{v1alpha1.PhaseQuarantined, ReasonQuarantineOnly}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.policy.Spec.Mode, w.plugin, w.notOffered = tc.mode, tc.plugin, map[string]bool{bad: true}
+			w.fault("Xid79", bad)
+			w.run()
+			if diff := cmp.Diff(tc.want, rest{w.rem.Status.Phase, w.rem.Status.Reason}); diff != "" || len(w.rem.Status.Quarantined) > 0 {
+				t.Errorf("%s\n%v, quarantined %v", diff, w.reasons, w.rem.Status.Quarantined)
+			}
+		})
+	}
+}
+
+func TestADeviceThatLeftItsPoolIsRepairedAndOneThatComesBackIsKeptOut(t *testing.T) {
+	w := newWorld(t)
+	w.job("train-0", "GPU-0")
+	w.hold(v1alpha1.HoldEverything)
+	w.fault("Xid79", bad)
+	w.run()
+	w.notOffered, w.holds = map[string]bool{bad: true}, nil
+	if d := w.run(); d.Reason != ReasonWaitingForIdle || len(w.rem.Spec.Quarantine) != 1 || len(w.rem.Status.Quarantined) > 0 {
+		t.Errorf("%s: intended %v, on %v", d.Reason, w.rem.Spec.Quarantine, w.rem.Status.Quarantined)
+	}
+	w.notOffered = nil
+	if w.run(); len(w.rem.Status.Quarantined) != 1 {
+		t.Errorf("offered again, and not kept out: %v", w.reasons)
+	}
+}
+
 func (w *world) hold(kind v1alpha1.HoldKind) {
 	w.holds = append(w.holds, v1alpha1.RemediationHold{ObjectMeta: metav1.ObjectMeta{Name: "night"},
 		Spec: v1alpha1.RemediationHoldSpec{Holds: kind, Reason: "demo", RequestedBy: "y.sato"}})
@@ -142,6 +181,8 @@ func TestWhatIsNotNeededIsNotLookedAt(t *testing.T) {
 		"somebody else's claim":    {func(w *world) { w.foreign = []Claim{{By: "kured"}} }, Needs{Slot: true, History: true}},
 		"blindness waits":          {func(w *world) { w.reports = false }, Needs{Slot: true, History: true}},
 		"observing plans its pods": {func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeObserve }, Needs{Handles: true, Pods: true}},
+		"a device that is not offered may be again": {func(w *world) { w.notOffered = map[string]bool{bad: true} },
+			Needs{Handles: true, Pods: true, Foreign: true, Slot: true, History: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

@@ -76,7 +76,8 @@ type Snapshot struct {
 	Holds []v1alpha1.RemediationHold
 	// Foreign are others' claims on the node.
 	Foreign []Claim
-	// Handles say how each device is offered, by device ID; Otherwise is how one is offered that they do not list.
+	// Handles say how each device is offered, by device ID; Otherwise is how one is offered that they do not list. It is
+	// empty where nobody has looked.
 	Handles   map[string]Handle
 	Otherwise Offer
 	// Dropped is how many devices the kubelet's allocatable lacks of its capacity: its plugin offers them no more.

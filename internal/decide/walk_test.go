@@ -35,6 +35,8 @@ var events = []func(*world, *rand.Rand){
 	func(w *world, r *rand.Rand) { w.reports = r.IntN(3) > 0 },
 	func(w *world, r *rand.Rand) { w.full = r.IntN(2) == 0 },
 	func(w *world, r *rand.Rand) { w.reboot(fmt.Sprintf("boot-%d", r.IntN(1<<30)), r.IntN(2) == 0) },
+	func(w *world, r *rand.Rand) { w.notOffered = map[string]bool{fmt.Sprintf("GPU-%d", r.IntN(8)): true} },
+	func(w *world, _ *rand.Rand) { w.notOffered = nil },
 	func(w *world, _ *rand.Rand) { w.answer(v1alpha1.ActionStarted, "") },
 	func(w *world, _ *rand.Rand) { w.answer(v1alpha1.ActionDone, v1alpha1.ResultRefused) },
 	func(w *world, _ *rand.Rand) { w.answer(v1alpha1.ActionDone, v1alpha1.ResultInterrupted) },

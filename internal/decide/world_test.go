@@ -32,6 +32,9 @@ type world struct {
 	slot          bool
 	foreign       []Claim
 	past          int
+	// notOffered are devices that nothing offers to pods, of the node's DRA driver or, with plugin, its device plugin.
+	notOffered map[string]bool
+	plugin     bool
 	// evicted, asked and withdrawn are what was done; reasons what was said.
 	evicted, asked []string
 	withdrawn      int
@@ -125,8 +128,7 @@ func (w *world) job(name string, devices ...string) {
 
 func (w *world) snapshot() *Snapshot {
 	s := &Snapshot{Now: w.now, Remediation: w.rem, Node: w.node, Health: w.health, Reporting: w.reports, NotReportingWhy: "silent",
-		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotHeld: w.slot, PastRepairs: w.past,
-		Otherwise: NotOffered, Handles: map[string]Handle{}}
+		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotHeld: w.slot}
 	if w.policy == nil {
 		s.Policy = Governing{}
 	}
@@ -140,18 +142,40 @@ func (w *world) snapshot() *Snapshot {
 		}
 		s.Faults = append(s.Faults, m)
 	}
-	for i, d := range w.health.Status.Devices {
-		s.Handles[d.ID] = Handle{Offer: OfferedByDRA, Driver: "gpu.example.com", Pool: "gpu-17", Device: fmt.Sprintf("gpu-%d", i)}
-	}
-	w.plan(s)
+	w.look(s)
 	return s
 }
 
-// plan looks at the pods where Look asks for it: what was not looked at is not known.
-func (w *world) plan(s *Snapshot) {
-	if w.rem == nil || !Look(s).Pods {
+// look fills in what Look asks for: what was not looked at is not known.
+func (w *world) look(s *Snapshot) {
+	if Look(s).Handles {
+		w.offer(s)
+	}
+	needs := Look(s)
+	if needs.History {
+		s.PastRepairs = w.past
+	}
+	if needs.Pods {
+		w.plan(s)
+	}
+}
+
+// offer says how the devices are offered.
+func (w *world) offer(s *Snapshot) {
+	s.Otherwise, s.Handles = NotOffered, map[string]Handle{}
+	if w.plugin {
+		s.Otherwise, s.Dropped = OfferedByPlugin, len(w.notOffered)
 		return
 	}
+	for i, d := range w.health.Status.Devices {
+		if !w.notOffered[d.ID] {
+			s.Handles[d.ID] = Handle{Offer: OfferedByDRA, Driver: "gpu.example.com", Pool: "gpu-17", Device: fmt.Sprintf("gpu-%d", i)}
+		}
+	}
+}
+
+// plan plans both drains.
+func (w *world) plan(s *Snapshot) {
 	holding := map[types.UID][]string{}
 	for _, p := range w.pods {
 		for _, d := range w.health.Status.Devices {
@@ -207,8 +231,11 @@ func (w *world) apply(d Decision) {
 		return
 	case Quarantine:
 		for _, q := range w.rem.Spec.Quarantine {
-			if q.Kind == v1alpha1.QuarantineNodeTaint {
+			switch {
+			case q.Kind == v1alpha1.QuarantineNodeTaint:
 				w.taint(true)
+			case w.notOffered[q.DeviceID]:
+				continue
 			}
 			if !slices.ContainsFunc(st.Quarantined, func(on v1alpha1.Quarantined) bool { return on.Name == q.Name }) {
 				st.Quarantined = append(st.Quarantined, v1alpha1.Quarantined{Kind: q.Kind, Name: q.Name, DeviceID: q.DeviceID})
@@ -227,8 +254,7 @@ func (w *world) apply(d Decision) {
 		}
 		return
 	case Unclaim:
-		keep := d.KeepTaint || slices.ContainsFunc(w.rem.Spec.Quarantine, func(q v1alpha1.QuarantineIntent) bool { return q.Kind == v1alpha1.QuarantineNodeTaint })
-		w.unclaim(keep)
+		w.unclaim(d.KeepTaint || w.nodeIntended() && d.Phase != v1alpha1.PhaseProbation)
 	case Free:
 		w.slot = false
 		return
@@ -243,7 +269,7 @@ func (w *world) apply(d Decision) {
 	case Withdraw:
 		w.health.Spec.Action = nil
 		w.withdrawn++
-		w.unclaim(false)
+		w.unclaim(d.KeepTaint || w.nodeIntended())
 	case Record:
 		w.rem.Finalizers = nil
 	default:
@@ -301,6 +327,11 @@ func (w *world) disruptive(d Decision) {
 	case len(w.foreign) > 0:
 		w.t.Errorf("%s while somebody else works on the node", d.Do)
 	}
+}
+
+// nodeIntended says whether the incident keeps out the node as a whole.
+func (w *world) nodeIntended() bool {
+	return slices.ContainsFunc(w.rem.Spec.Quarantine, func(q v1alpha1.QuarantineIntent) bool { return q.Kind == v1alpha1.QuarantineNodeTaint })
 }
 
 func (w *world) taint(on bool) {

@@ -40,6 +40,7 @@ func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, err
 		if err := r.handles(ctx, w, s); err != nil {
 			return nil, err
 		}
+		needs = decide.Look(s)
 	}
 	if err := r.slot(ctx, w, s, needs); err != nil {
 		return nil, err
