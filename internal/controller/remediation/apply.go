@@ -19,7 +19,10 @@ import (
 func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision) (time.Duration, error) {
 	st := w.rem.Status.DeepCopy()
 	w.doing = d.Do
-	var err error
+	err := r.mayEnd(ctx, w, s, d)
+	if err != nil {
+		return 0, err
+	}
 	switch d.Do {
 	case decide.Wait, decide.Move:
 	case decide.Amend:
@@ -59,6 +62,16 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 		r.sure.Store(w.rem.UID, true)
 	}
 	return d.Requeue, nil
+}
+
+// mayEnd fails where an incident would end on a Node that is not as it is now: what a Reconcile that was cut off has put
+// on it may not be in the cache, and nobody would look for it any more. In probation nothing has been on for long.
+func (r *Reconciler) mayEnd(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision) error {
+	phase := w.rem.Status.Phase
+	if !d.Phase.Over() || phase.Over() || phase == v1alpha1.PhaseProbation || s.Node == nil || w.nodeFresh {
+		return nil
+	}
+	return r.unchangedNode(ctx, w)
 }
 
 // progressEvery is how often, at most, it is written how far something under way has come.

@@ -331,6 +331,25 @@ func (r *Reconciler) unchanged(ctx context.Context, w *work) error {
 	return nil
 }
 
+// unchangedNode fails where the Node is not what the decision was made on.
+func (r *Reconciler) unchangedNode(ctx context.Context, w *work) error {
+	if w.nodeFresh {
+		return nil
+	}
+	var live corev1.Node
+	if err := r.Live.Get(ctx, types.NamespacedName{Name: w.name}, &live); err != nil {
+		if apierrors.IsNotFound(err) {
+			return errDecideAgain
+		}
+		return fmt.Errorf("reading node: %w", err)
+	}
+	if live.UID != w.node.UID || live.ResourceVersion != w.node.ResourceVersion {
+		return errDecideAgain
+	}
+	w.nodeFresh = true
+	return nil
+}
+
 // guard reads live, before something disruptive, what must not have changed: the incident itself and the holds.
 func (r *Reconciler) guard(ctx context.Context, w *work, s *decide.Snapshot) error {
 	if err := r.unchanged(ctx, w); err != nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -28,5 +29,36 @@ func TestADeviceThatIsNotOfferedAnyMoreIsRepaired(t *testing.T) {
 				t.Errorf("%s, %s: %s; asked %v", st.Phase, st.Reason, st.Message, c.health().Spec.Action)
 			}
 		})
+	}
+}
+
+// What a Reconcile put on just before it failed may not be in the cache when the incident ends; nothing is listed then
+// where the device was not offered.
+func TestAnIncidentEndsOnANodeThatWasReadLive(t *testing.T) {
+	slice := pool(2, "GPU-1")
+	c := newCluster(t, aNode(), aPolicy(), aHealth(aFault("Xid79", bad)), aBudget("a", "a"), &slice)
+	before := c.node()
+	var budgets v1alpha1.NodeDisruptionBudgetList
+	c.must(c.server.List(t.Context(), &budgets))
+	c.refuse = func(_ string, o client.Object) error {
+		if rem, ok := o.(*v1alpha1.Remediation); ok && rem.Status.Phase == v1alpha1.PhaseDraining {
+			return apierrors.NewTimeoutError("try again", 1)
+		}
+		return nil
+	}
+	if _, err := c.turn(); err == nil || c.node().Annotations[v1alpha1.AnnotationClaim] == "" {
+		t.Fatalf("to begin with, the node is claimed and the status is not written: %v", err)
+	}
+	c.refuse = nil
+	c.cancel()
+	c.oldNode, c.oldBudgets = before, budgets.Items
+	c.turns(1, 0)
+	c.oldNode, c.oldBudgets = nil, nil
+	c.turns(2, time.Minute)
+	if rem := c.incident(); rem.Status.Phase != v1alpha1.PhaseCancelled || len(rem.Finalizers) > 0 {
+		t.Errorf("%s, finalizers %v", rem.Status.Phase, rem.Finalizers)
+	}
+	if node := c.node(); len(node.Annotations) > 0 || len(node.Spec.Taints) > 0 {
+		t.Errorf("left on the node: %v %v", node.Annotations, node.Spec.Taints)
 	}
 }
