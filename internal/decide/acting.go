@@ -52,13 +52,25 @@ func unheld(s *Snapshot) *Decision {
 	if p := s.plan(); s.status().Phase == v1alpha1.PhaseDraining && s.scope() == drain.ScopeDevice && p != nil && p.Empty() {
 		return nil // what it was held for is done; drained says so, and gives the rest back.
 	}
-	missing := "the claim is no longer on the node"
-	if s.ClaimHeld {
-		missing = "the budget slot is no longer held"
-	}
-	d := move(v1alpha1.PhasePending, ReasonReleased, missing)
+	d := move(v1alpha1.PhasePending, ReasonReleased, s.missing())
 	d.Do = Unclaim
 	return d
+}
+
+// missing says which of claim and slot is gone.
+func (s *Snapshot) missing() string {
+	if s.ClaimHeld {
+		return "the budget slot is no longer held"
+	}
+	return "the claim is no longer on the node"
+}
+
+// unheldMidRepair does so by taking back what the agent was asked; what has begun is let end.
+func unheldMidRepair(s *Snapshot) *Decision {
+	if s.started() || s.ClaimHeld && s.SlotHeld {
+		return nil
+	}
+	return s.withdraw(s.missing())
 }
 
 // scope is what the drain under way empties.
@@ -252,7 +264,7 @@ func actionTooLong(s *Snapshot) *Decision {
 	if st.Deadline == nil || s.Now.Before(st.Deadline.Time) {
 		return nil
 	}
-	if s.asked() && !s.started() {
+	if !s.started() {
 		return s.withdraw("the agent did not begin in time")
 	}
 	text := "the action did not end in time"
@@ -261,7 +273,8 @@ func actionTooLong(s *Snapshot) *Decision {
 	return d
 }
 
-// withdraw takes the action back, raising the fence: an agent that has not begun will not.
+// withdraw takes the action back, raising the fence: an agent that has not begun will not. It is the only way out of
+// Repairing before the agent has begun, asked or not: a cache that is behind does not show what was asked.
 func (s *Snapshot) withdraw(why string) *Decision {
 	d := move(v1alpha1.PhasePending, ReasonActionWithdrawn, why)
 	d.Do = Withdraw
@@ -276,22 +289,17 @@ func cancelledMidRepair(s *Snapshot) *Decision {
 		return nil
 	case s.started():
 		return running(s)
-	case s.asked():
-		return s.withdraw("cancelled by a human")
 	}
-	return cancelled(s)
+	return s.withdraw("cancelled by a human")
 }
 
 // stoppedMidRepair does so for a gate that has closed.
 func stoppedMidRepair(s *Snapshot) *Decision {
 	d := s.closedGate()
-	switch {
-	case d == nil || s.started():
+	if d == nil || s.started() {
 		return nil
-	case s.asked():
-		return s.withdraw(d.Message)
 	}
-	return stopped(s)
+	return s.withdraw(d.Message)
 }
 
 // ask asks the agent, once the step is written down.
@@ -302,9 +310,7 @@ func ask(s *Snapshot) *Decision {
 	}
 	def, ok := findRung(s.Policy.Policy, st.Rung)
 	if !ok {
-		d := s.untilDrained(move(v1alpha1.PhaseDraining, ReasonPolicyMovedOn, "the policy no longer has rung "+st.Rung))
-		d.Attempt = s.attempt(v1alpha1.AttemptWithdrawn, d.Message)
-		return d
+		return s.withdraw("the policy no longer has rung " + st.Rung)
 	}
 	notAfter := s.Now.Add(min(askFor, s.status().Deadline.Sub(s.Now)))
 	d := move(v1alpha1.PhaseRepairing, ReasonActionAsked, fmt.Sprintf("%s asked for (attempt %d)", def.Action, st.Attempt))

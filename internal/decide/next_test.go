@@ -344,6 +344,35 @@ func TestAHoldAfterAskingTakesTheActionBack(t *testing.T) {
 	}
 }
 
+// A NodeHealth from a cache that is behind does not show what was asked: what leaves Repairing takes it back all the same.
+func TestWhatMayHaveBeenAskedIsTakenBack(t *testing.T) {
+	for name, change := range map[string]func(*world, *Snapshot){
+		"a human cancels":          func(w *world, _ *Snapshot) { w.rem.Spec.Cancel = true },
+		"a human holds the node":   func(w *world, s *Snapshot) { w.hold(v1alpha1.HoldDisruption); s.Holds = w.holds },
+		"the policy only observes": func(w *world, _ *Snapshot) { w.policy.Spec.Mode = v1alpha1.ModeObserve },
+		"the brake holds": func(_ *world, s *Snapshot) {
+			s.Policy.Brake = &v1alpha1.BrakeStatus{State: v1alpha1.BrakeHolding}
+		},
+		"the claim is gone":            func(_ *world, s *Snapshot) { s.ClaimHeld = false },
+		"the slot is gone":             func(_ *world, s *Snapshot) { s.SlotHeld = false },
+		"its time is up":               func(w *world, s *Snapshot) { s.Now = w.now.Add(time.Hour) },
+		"the policy has lost its rung": func(w *world, _ *Snapshot) { w.policy.Spec.Rungs[1].Name = "restart" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.fault("Xid79", bad)
+			w.run()
+			s := w.snapshot()
+			s.Health = w.health.DeepCopy()
+			s.Health.Spec.Action = nil
+			change(w, s)
+			if d := Next(s); d.Do != Withdraw || d.Phase != v1alpha1.PhasePending || d.Attempt.Result != v1alpha1.AttemptWithdrawn {
+				t.Errorf("asked %v, yet %s to %s", w.asked, d.Do, d.Phase)
+			}
+		})
+	}
+}
+
 func TestWhatHasBegunIsLetEnd(t *testing.T) {
 	w := newWorld(t)
 	w.fault("Xid79", bad)
@@ -351,6 +380,7 @@ func TestWhatHasBegunIsLetEnd(t *testing.T) {
 	w.answer(v1alpha1.ActionStarted, "")
 	w.hold(v1alpha1.HoldDisruption)
 	w.rem.Spec.Cancel = true
+	w.unclaim(false)
 	w.run()
 	if w.withdrawn != 0 || w.rem.Status.Phase != v1alpha1.PhaseRepairing {
 		t.Errorf("nobody can stop a reboot: %s, withdrawn %d", w.rem.Status.Phase, w.withdrawn)

@@ -40,7 +40,7 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 			nodeGone, cancelled, cleared, policyMovedOn, stopped, unheld, join, quarantine, drainTooLong, evict, drained,
 		}
 	case v1alpha1.PhaseRepairing:
-		return []rule{nodeGone, rebooted, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheld, ask, running}
+		return []rule{nodeGone, rebooted, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheldMidRepair, ask, running}
 	case v1alpha1.PhaseVerifying:
 		return []rule{nodeGone, cancelled, proved, disproved, verifyTooLong, verifying}
 	case v1alpha1.PhaseProbation:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -43,20 +44,22 @@ func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d dec
 	return nil
 }
 
-// withdraw takes the action back. Where the agent has started meanwhile there is nothing to take back.
+// withdraw takes the action back. Where the agent has started meanwhile there is nothing to take back. The fence rises
+// even where nothing is asked: a leader that was frozen before it asked must fail.
 func (r *Reconciler) withdraw(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
 	h, err := r.liveHealth(ctx, w)
+	if apierrors.IsNotFound(err) {
+		return r.unclaim(ctx, w, s, *d, st) // a NodeHealth that is gone asks for nothing.
+	}
 	if err != nil {
 		return err
 	}
 	if a := h.Status.Action; a != nil && st.Step != nil && a.ID == st.Step.ActionID && a.State != v1alpha1.ActionAccepted {
 		return errDecideAgain
 	}
-	if h.Spec.Action != nil {
-		h.Spec.Action = nil
-		if err := r.writeHealth(ctx, w, h, st); err != nil {
-			return err
-		}
+	h.Spec.Action = nil
+	if err := r.writeHealth(ctx, w, h, st); err != nil {
+		return err
 	}
 	return r.unclaim(ctx, w, s, *d, st)
 }

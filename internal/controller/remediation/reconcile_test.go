@@ -62,3 +62,33 @@ func TestAnIncidentEndsOnANodeThatWasReadLive(t *testing.T) {
 		t.Errorf("left on the node: %v %v", node.Annotations, node.Spec.Taints)
 	}
 }
+
+func TestACancelTakesBackWhatTheCacheDoesNotShow(t *testing.T) {
+	c := newCluster(t, faulty(aFault("Xid79", bad))...)
+	before := c.health()
+	c.turns(1, 0)
+	if c.health().Spec.Action == nil {
+		t.Fatal("to begin with, the agent is asked")
+	}
+	c.cancel()
+	c.oldHealth = before
+	c.turns(1, 0)
+	rem, spec := c.incident(), c.health().Spec
+	if rem.Status.Phase != v1alpha1.PhaseCancelled || spec.Action != nil || spec.Fence != 2 {
+		t.Errorf("%s, fence %d, and the agent is still asked for %v", rem.Status.Phase, spec.Fence, spec.Action)
+	}
+	if node := c.node(); len(node.Annotations) > 0 || len(node.Spec.Taints) > 0 || len(c.rules()) > 0 || c.slots() > 0 {
+		t.Errorf("left: %v %v, rules %v, %d slots", node.Annotations, node.Spec.Taints, c.rules(), c.slots())
+	}
+}
+
+func TestACancelIsNotHeldUpByANodeHealthThatIsGone(t *testing.T) {
+	c := newCluster(t, faulty(aFault("Xid79", bad))...)
+	c.turns(1, 0)
+	c.must(c.server.Delete(t.Context(), c.health()))
+	c.cancel()
+	c.turns(1, 0)
+	if phase := c.incident().Status.Phase; phase != v1alpha1.PhaseCancelled {
+		t.Errorf("%s", phase)
+	}
+}
