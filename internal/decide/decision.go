@@ -66,6 +66,11 @@ type Decision struct {
 	// Devices and Intents are added to the spec's, with Do Amend.
 	Devices []string
 	Intents []v1alpha1.QuarantineIntent
+	// TakeOff names the rules that are on no device or on another one, to be taken off before Do Quarantine puts on anew
+	// what is missing then.
+	TakeOff []string
+	// Placed says that after Do Quarantine every rule is known to be where it belongs.
+	Placed bool
 	// Restart is recorded where a human let the ladder begin anew.
 	Restart *v1alpha1.Restart
 	// Evidence asks that what the repair erases be saved with this step.

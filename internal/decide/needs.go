@@ -10,6 +10,8 @@ import (
 type Needs struct {
 	// Handles: how its devices are offered.
 	Handles bool
+	// Rules: where its rules are; the handles must then be those of this moment.
+	Rules bool
 	// Pods: what runs on the node.
 	Pods bool
 	// Foreign: others' claims that are not on the Node itself.
@@ -35,16 +37,18 @@ func Look(s *Snapshot) Needs {
 		act := s.mode() == v1alpha1.ModeRemediate && s.keptOut()
 		// A gate that is seen to be closed keeps it waiting whatever runs on the node, and for hours perhaps.
 		open := act && s.closedGate() == nil
-		return Needs{Handles: s.misses(), Pods: open || s.mode() == v1alpha1.ModeObserve,
+		return Needs{Handles: s.misses(), Rules: s.stale(), Pods: open || s.mode() == v1alpha1.ModeObserve,
 			Foreign: open, Slot: act, History: act}
 	case v1alpha1.PhaseQuarantined:
-		return Needs{Handles: s.misses(), Slot: true}
+		return Needs{Handles: s.misses(), Rules: s.stale(), Slot: true}
 	case v1alpha1.PhaseDraining:
-		return Needs{Handles: s.misses(), Pods: true, Foreign: true, History: true}
+		return Needs{Handles: s.misses(), Rules: s.stale(), Pods: true, Foreign: true, History: true}
 	case v1alpha1.PhaseRepairing:
 		return Needs{Foreign: !s.started()}
 	case v1alpha1.PhaseVerifying:
-		return Needs{}
+		return Needs{Rules: s.stale()}
+	case v1alpha1.PhaseEscalated:
+		return Needs{Rules: s.stale(), Slot: true}
 	default:
 		return Needs{Slot: true}
 	}
@@ -55,7 +59,7 @@ func (s *Snapshot) misses() bool { return s.unplaced() || len(s.unlisted()) > 0 
 
 // keptOut says whether nothing is left to be put on. A device that is not offered needs nothing, which its handle says.
 func (s *Snapshot) keptOut() bool {
-	if s.misses() && s.Otherwise == "" {
+	if (s.misses() || s.stale()) && s.Otherwise == "" {
 		return false
 	}
 	return join(s) == nil && quarantine(s) == nil

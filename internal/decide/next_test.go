@@ -166,6 +166,51 @@ func TestADeviceThatLeftItsPoolIsRepairedAndOneThatComesBackIsKeptOut(t *testing
 	}
 }
 
+// A pool's names may come to mean other devices; what rules are on is looked at again, and a good device is let go of.
+func TestRulesFollowTheirDevices(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*world)
+		after  time.Duration
+		// looked says whether it is time to look; on is the name that the rule is on then.
+		looked bool
+		on     string
+	}{
+		"nothing has changed":                     {func(*world) {}, time.Hour, true, "gpu-3"},
+		"it was looked at a moment ago":           {func(w *world) { w.shifted = 1 }, time.Minute, false, "gpu-3"},
+		"the driver has started anew":             {func(w *world) { w.shifted = 1 }, lookAgain + lookSpread, true, "gpu-4"},
+		"the node has started anew":               {func(w *world) { w.shifted = 1; w.reboot("boot-2", false) }, 0, true, "gpu-4"},
+		"its driver publishes a little later":     {func(w *world) { w.reboot("boot-2", false); w.run(); w.shifted = 1 }, poll, true, "gpu-4"},
+		"its place is another's, and it has none": {func(w *world) { w.shifted, w.notOffered = 1, map[string]bool{bad: true} }, time.Hour, true, ""},
+		"nobody is in its place":                  {func(w *world) { w.notOffered = map[string]bool{bad: true} }, time.Hour, true, "gpu-3"},
+		"somebody has deleted the rule":           {func(w *world) { clear(w.rules) }, time.Hour, true, "gpu-3"},
+		"the node as a whole is kept out":         {func(w *world) { w.shifted = 1; w.taint(true) }, time.Hour, false, "gpu-3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.policy.Spec.Mode = v1alpha1.ModeQuarantine
+			w.fault("Xid79", bad)
+			w.run()
+			before := rest{w.rem.Status.Phase, w.rem.Status.Reason}
+			tc.change(w)
+			w.pass(tc.after)
+			if got := Look(w.bare()).Rules; got != tc.looked {
+				t.Errorf("looked %v, want %v", got, tc.looked)
+			}
+			w.run()
+			var on string
+			for _, device := range w.rules {
+				on = device
+			}
+			if on != tc.on || len(w.rules) != len(w.rem.Status.Quarantined) {
+				t.Errorf("on %v, want %q; listed %v", w.rules, tc.on, w.rem.Status.Quarantined)
+			}
+			if diff := cmp.Diff(before, rest{w.rem.Status.Phase, w.rem.Status.Reason}); diff != "" {
+				t.Errorf("it rests as before: %s", diff)
+			}
+		})
+	}
+}
+
 func (w *world) hold(kind v1alpha1.HoldKind) {
 	w.holds = append(w.holds, v1alpha1.RemediationHold{ObjectMeta: metav1.ObjectMeta{Name: "night"},
 		Spec: v1alpha1.RemediationHoldSpec{Holds: kind, Reason: "demo", RequestedBy: "y.sato"}})

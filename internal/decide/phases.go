@@ -42,11 +42,11 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 	case v1alpha1.PhaseRepairing:
 		return []rule{nodeGone, rebooted, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheldMidRepair, ask, running}
 	case v1alpha1.PhaseVerifying:
-		return []rule{nodeGone, cancelled, proved, disproved, verifyTooLong, verifying}
+		return []rule{nodeGone, cancelled, requarantine, proved, disproved, verifyTooLong, verifying}
 	case v1alpha1.PhaseProbation:
 		return []rule{nodeGone, cancelled, letGo, relapsed, probationOver, watchOn}
 	case v1alpha1.PhaseEscalated:
-		return []rule{nodeGone, cancelled, lowered, replaced, letGoUnlessOut, retryApproved, watchOn}
+		return []rule{nodeGone, cancelled, lowered, replaced, requarantine, letGoUnlessOut, retryApproved, watchOn}
 	default:
 		return []rule{tidy, record}
 	}
@@ -151,17 +151,31 @@ func lowered(s *Snapshot) *Decision {
 	return d
 }
 
-// quarantine puts on what is intended and not on yet.
+// quarantine puts on what is intended and not on yet, or not where it belongs any more. A phase that rests keeps the
+// reason that it rests for.
 func quarantine(s *Snapshot) *Decision {
-	if s.mode() == v1alpha1.ModeObserve || s.heldFrom(v1alpha1.HoldEverything) != nil || len(s.missingQuarantine()) == 0 {
+	misplaced := Misplaced(s)
+	if s.mode() == v1alpha1.ModeObserve || s.heldFrom(v1alpha1.HoldEverything) != nil || len(s.missingQuarantine())+len(misplaced) == 0 {
 		return nil
 	}
+	st := s.status()
 	d := move(s.phase(), ReasonDeviceQuarantined, s.quarantineText())
-	if !s.deviceScoped() {
+	switch {
+	case slices.Contains([]v1alpha1.Phase{v1alpha1.PhaseQuarantined, v1alpha1.PhaseVerifying, v1alpha1.PhaseEscalated}, st.Phase):
+		d.Reason, d.Message, d.WouldChange = st.Reason, st.Message, st.WouldChange
+	case !s.deviceScoped():
 		d.Reason = ReasonNodeQuarantined
 	}
-	d.Do = Quarantine
+	d.Do, d.TakeOff, d.Placed = Quarantine, misplaced, s.Rules != nil || !s.rulesOn()
 	return d
+}
+
+// requarantine puts on anew what is not where it belongs any more.
+func requarantine(s *Snapshot) *Decision {
+	if len(Misplaced(s)) == 0 {
+		return nil
+	}
+	return quarantine(s)
 }
 
 func (s *Snapshot) phase() v1alpha1.Phase {

@@ -2,7 +2,9 @@ package decide
 
 import (
 	"fmt"
+	"hash/fnv"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -124,6 +126,76 @@ func (s *Snapshot) missingQuarantine() []v1alpha1.QuarantineIntent {
 		}
 		return s.listed(q) || s.handle(q.DeviceID).Offer != OfferedByDRA
 	})
+}
+
+// How often it is looked whether the rules that are on are still where they belong. A pool's names may shift whenever its
+// driver starts anew, which it does, a little later, when the node does. Nobody watches ResourceSlices.
+const (
+	lookAgain = 10 * time.Minute
+	// lookSpread is by how much that differs from incident to incident, so that not all are looked at together.
+	lookSpread = 5 * time.Minute
+	// justStarted is how long after a node's start its driver may still publish its pool.
+	justStarted = 10 * time.Minute
+)
+
+// stale says whether it is time to look where the rules are that are on. While the node as a whole is kept out they keep
+// nothing from work.
+func (s *Snapshot) stale() bool {
+	if !s.rulesOn() || s.nodeTainted() || s.mode() == v1alpha1.ModeObserve {
+		return false
+	}
+	if s.Health != nil && s.LookedBoot != s.Health.Status.BootID {
+		return true
+	}
+	return s.Now.Sub(s.LookedAt) >= s.lookEvery()
+}
+
+func (s *Snapshot) rulesOn() bool {
+	return slices.ContainsFunc(s.status().Quarantined, func(q v1alpha1.Quarantined) bool { return q.Kind == v1alpha1.QuarantineDeviceTaintRule })
+}
+
+// lookEvery is how long one look serves.
+func (s *Snapshot) lookEvery() time.Duration {
+	if s.Health != nil {
+		for _, b := range s.Health.Status.Boots {
+			if b.ID == s.Health.Status.BootID && s.Now.Sub(b.At.Time) < justStarted {
+				return poll
+			}
+		}
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(s.Remediation.UID)) // a hash takes all there is.
+	return lookAgain + time.Duration(h.Sum32())%lookSpread
+}
+
+// Misplaced names the rules that were put on and are not where they belong: deleted by somebody, or on a name that has
+// come to mean another device. A name that nobody has any more is left alone: the device may come back under it.
+func Misplaced(s *Snapshot) []string {
+	if s.Rules == nil {
+		return nil
+	}
+	var names []string
+	for _, q := range s.status().Quarantined {
+		if q.Kind != v1alpha1.QuarantineDeviceTaintRule {
+			continue
+		}
+		is, there := s.Rules[q.Name]
+		belongs := s.handle(q.DeviceID)
+		if !there || !is.same(belongs) && (belongs.Offer == OfferedByDRA || s.named(is)) {
+			names = append(names, q.Name)
+		}
+	}
+	return names
+}
+
+// named says whether a device has this name.
+func (s *Snapshot) named(place Handle) bool {
+	for _, h := range s.Handles {
+		if h.same(place) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Snapshot) listed(q v1alpha1.QuarantineIntent) bool {

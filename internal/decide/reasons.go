@@ -16,6 +16,8 @@ const (
 	ReasonDeviceQuarantined = "DeviceQuarantined"
 	// ReasonNodeQuarantined: new work is kept off the node.
 	ReasonNodeQuarantined = "NodeQuarantined"
+	// ReasonQuarantineMoved: a rule was not on its device any more, and was taken off to be put on anew.
+	ReasonQuarantineMoved = "QuarantineMoved"
 	// ReasonQuarantineOnly: the policy quarantines and does not repair.
 	ReasonQuarantineOnly = "QuarantineOnly"
 	// ReasonHeld: a RemediationHold selects the node.

@@ -49,6 +49,11 @@ type Handle struct {
 	Generation           int64
 }
 
+// same says whether two handles name the same place.
+func (h Handle) same(other Handle) bool {
+	return h.Driver == other.Driver && h.Pool == other.Pool && h.Device == other.Device
+}
+
 // Claim is somebody else's claim on the node.
 type Claim struct{ By, What string }
 
@@ -80,6 +85,11 @@ type Snapshot struct {
 	// empty where nobody has looked.
 	Handles   map[string]Handle
 	Otherwise Offer
+	// Rules are where the incident's rules are, by name; nil where nobody has looked. LookedAt is when somebody last looked
+	// and found each where it belongs, in boot LookedBoot; zero where this process never did.
+	Rules      map[string]Handle
+	LookedAt   time.Time
+	LookedBoot string
 	// Dropped is how many devices the kubelet's allocatable lacks of its capacity: its plugin offers them no more.
 	Dropped int
 	// SlotHeld says whether the budgets hold a slot for this incident; ClaimHeld whether the node carries its claim.

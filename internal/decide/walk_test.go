@@ -35,8 +35,14 @@ var events = []func(*world, *rand.Rand){
 	func(w *world, r *rand.Rand) { w.reports = r.IntN(3) > 0 },
 	func(w *world, r *rand.Rand) { w.full = r.IntN(2) == 0 },
 	func(w *world, r *rand.Rand) { w.reboot(fmt.Sprintf("boot-%d", r.IntN(1<<30)), r.IntN(2) == 0) },
-	func(w *world, r *rand.Rand) { w.notOffered = map[string]bool{fmt.Sprintf("GPU-%d", r.IntN(8)): true} },
-	func(w *world, _ *rand.Rand) { w.notOffered = nil },
+	func(w *world, r *rand.Rand) {
+		w.notOffered, w.changed = map[string]bool{fmt.Sprintf("GPU-%d", r.IntN(8)): true}, w.now
+	},
+	func(w *world, _ *rand.Rand) { w.notOffered, w.changed = nil, w.now },
+	func(w *world, r *rand.Rand) {
+		w.reboot(fmt.Sprintf("boot-%d", r.IntN(1<<30)), r.IntN(2) == 0)
+		w.shifted = r.IntN(8)
+	},
 	func(w *world, _ *rand.Rand) { w.answer(v1alpha1.ActionStarted, "") },
 	func(w *world, _ *rand.Rand) { w.answer(v1alpha1.ActionDone, v1alpha1.ResultRefused) },
 	func(w *world, _ *rand.Rand) { w.answer(v1alpha1.ActionDone, v1alpha1.ResultInterrupted) },
@@ -114,10 +120,27 @@ func (w *world) checkRest() {
 	case p == v1alpha1.PhaseProbation && (len(w.rem.Status.Quarantined) > 0 || len(w.node.Spec.Taints) > 0):
 		w.t.Errorf("probation rests with something on")
 	}
+	w.checkRules()
 	ids := slices.Clone(w.asked)
 	slices.Sort(ids)
 	if len(slices.Compact(ids)) != len(w.asked) {
 		w.t.Errorf("an action was asked for twice: %v", w.asked)
+	}
+}
+
+// checkRules checks that no rule keeps work from a good device. That may be while the node as a whole is kept out, for as
+// long as a look serves, or where nothing may be put on any more and a proof ends before all is taken off.
+func (w *world) checkRules() {
+	w.t.Helper()
+	if len(w.node.Spec.Taints) > 0 || w.now.Sub(w.changed) < lookAgain+lookSpread || w.policy.Spec.Mode == v1alpha1.ModeObserve {
+		return
+	}
+	for rule, name := range w.rules {
+		for _, d := range w.health.Status.Devices {
+			if w.nameOf(d.ID) == name && !w.notOffered[d.ID] && !slices.Contains(w.rem.Spec.Devices, d.ID) {
+				w.t.Errorf("%s: rule %s keeps work from %s", w.rem.Status.Phase, rule, d.ID)
+			}
+		}
 	}
 }
 

@@ -35,6 +35,14 @@ type world struct {
 	// notOffered are devices that nothing offers to pods, of the node's DRA driver or, with plugin, its device plugin.
 	notOffered map[string]bool
 	plugin     bool
+	// shifted is by how many places the names in the driver's pool have moved since the beginning.
+	shifted int
+	// changed is when the pool last changed without a start of the node.
+	changed time.Time
+	// rules are the names that rules are on, by rule; lookedAt and lookedBoot are of the last look that found all well.
+	rules      map[string]string
+	lookedAt   time.Time
+	lookedBoot string
 	// evicted, asked and withdrawn are what was done; reasons what was said.
 	evicted, asked []string
 	withdrawn      int
@@ -47,7 +55,7 @@ const bad = "GPU-3"
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, now: start, reports: true, policy: trainingPolicy()}
+	w := &world{t: t, now: start, reports: true, policy: trainingPolicy(), rules: map[string]string{}}
 	w.node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "gpu-17", UID: "node-uid"}}
 	w.health = &v1alpha1.NodeHealth{
 		Spec: v1alpha1.NodeHealthSpec{NodeUID: "node-uid"},
@@ -127,8 +135,16 @@ func (w *world) job(name string, devices ...string) {
 }
 
 func (w *world) snapshot() *Snapshot {
+	s := w.bare()
+	w.look(s)
+	return s
+}
+
+// bare is what is known without looking.
+func (w *world) bare() *Snapshot {
 	s := &Snapshot{Now: w.now, Remediation: w.rem, Node: w.node, Health: w.health, Reporting: w.reports, NotReportingWhy: "silent",
-		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotHeld: w.slot}
+		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotHeld: w.slot,
+		LookedAt: w.lookedAt, LookedBoot: w.lookedBoot}
 	if w.policy == nil {
 		s.Policy = Governing{}
 	}
@@ -142,16 +158,25 @@ func (w *world) snapshot() *Snapshot {
 		}
 		s.Faults = append(s.Faults, m)
 	}
-	w.look(s)
 	return s
 }
 
 // look fills in what Look asks for: what was not looked at is not known.
 func (w *world) look(s *Snapshot) {
-	if Look(s).Handles {
+	needs := Look(s)
+	if needs.Handles || needs.Rules {
 		w.offer(s)
 	}
-	needs := Look(s)
+	if needs.Rules {
+		s.Rules = map[string]Handle{}
+		for rule, device := range w.rules {
+			s.Rules[rule] = handleOf(device)
+		}
+		if len(Misplaced(s)) == 0 {
+			w.seen()
+		}
+	}
+	needs = Look(s)
 	if needs.History {
 		s.PastRepairs = w.past
 	}
@@ -167,10 +192,31 @@ func (w *world) offer(s *Snapshot) {
 		s.Otherwise, s.Dropped = OfferedByPlugin, len(w.notOffered)
 		return
 	}
-	for i, d := range w.health.Status.Devices {
+	for _, d := range w.health.Status.Devices {
 		if !w.notOffered[d.ID] {
-			s.Handles[d.ID] = Handle{Offer: OfferedByDRA, Driver: "gpu.example.com", Pool: "gpu-17", Device: fmt.Sprintf("gpu-%d", i)}
+			s.Handles[d.ID] = handleOf(w.nameOf(d.ID))
 		}
+	}
+}
+
+// nameOf is a device's name in its pool, which another may have when the names have shifted.
+func (w *world) nameOf(id string) string {
+	i := slices.IndexFunc(w.health.Status.Devices, func(d v1alpha1.Device) bool { return d.ID == id })
+	return fmt.Sprintf("gpu-%d", (i+w.shifted)%len(w.health.Status.Devices))
+}
+
+func handleOf(device string) Handle {
+	return Handle{Offer: OfferedByDRA, Driver: "gpu.example.com", Pool: "gpu-17", Device: device}
+}
+
+// seen remembers that the rules are where they belong.
+func (w *world) seen() { w.lookedAt, w.lookedBoot = w.now, w.health.Status.BootID }
+
+// takeOff takes rules off.
+func (w *world) takeOff(rules []string) {
+	for _, name := range rules {
+		delete(w.rules, name)
+		w.rem.Status.Quarantined = slices.DeleteFunc(w.rem.Status.Quarantined, func(q v1alpha1.Quarantined) bool { return q.Name == name })
 	}
 }
 
@@ -230,6 +276,7 @@ func (w *world) apply(d Decision) {
 		w.rem.Spec.Quarantine = append(w.rem.Spec.Quarantine, d.Intents...)
 		return
 	case Quarantine:
+		w.takeOff(d.TakeOff)
 		for _, q := range w.rem.Spec.Quarantine {
 			switch {
 			case q.Kind == v1alpha1.QuarantineNodeTaint:
@@ -239,10 +286,17 @@ func (w *world) apply(d Decision) {
 			}
 			if !slices.ContainsFunc(st.Quarantined, func(on v1alpha1.Quarantined) bool { return on.Name == q.Name }) {
 				st.Quarantined = append(st.Quarantined, v1alpha1.Quarantined{Kind: q.Kind, Name: q.Name, DeviceID: q.DeviceID})
+				if q.DeviceID != "" {
+					w.rules[q.Name] = w.nameOf(q.DeviceID)
+				}
 			}
+		}
+		if d.Placed {
+			w.seen()
 		}
 	case Unquarantine:
 		st.Quarantined = nil
+		clear(w.rules)
 		w.unclaim(false)
 	case Reserve:
 		w.slot = true
@@ -372,6 +426,8 @@ func (w *world) clean() error {
 	switch {
 	case len(w.rem.Status.Quarantined) > 0:
 		return fmt.Errorf("quarantine left: %v", w.rem.Status.Quarantined)
+	case len(w.rules) > 0:
+		return fmt.Errorf("rules left: %v", w.rules)
 	case w.slot:
 		return fmt.Errorf("budget slot left")
 	case w.node != nil && len(w.node.Annotations) > 0:

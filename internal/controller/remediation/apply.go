@@ -28,7 +28,7 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 	case decide.Amend:
 		return 0, r.amend(ctx, w, d)
 	case decide.Quarantine:
-		err = r.quarantine(ctx, w, s, st)
+		err = r.quarantine(ctx, w, s, d, st)
 	case decide.Unquarantine:
 		err = r.unquarantine(ctx, w, s, st)
 	case decide.ClaimNode:
@@ -60,6 +60,9 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 	}
 	if d.Do == decide.Quarantine || d.Do == decide.Unquarantine {
 		r.sure.Store(w.rem.UID, true)
+	}
+	if d.Placed {
+		r.seen(s)
 	}
 	return d.Requeue, nil
 }

@@ -75,6 +75,8 @@ type Reconciler struct {
 	sure sync.Map
 	// placed holds, by UID of their incident, where rules were put on that are not written down yet.
 	placed sync.Map
+	// looked holds, by UID, when it was last seen that an incident's rules are where they belong.
+	looked sync.Map
 	// claims remembers which devices a pod's claim was given.
 	claims *lru.Cache
 	// told holds, by UID, when the status of an incident was last written.

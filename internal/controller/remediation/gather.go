@@ -26,6 +26,7 @@ func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, err
 	if w.rem != nil {
 		_, sure := r.sure.Load(w.rem.UID)
 		s.Unsure = !sure
+		s.LookedAt, s.LookedBoot = r.lastLook(w.rem)
 	}
 	if s.Node != nil && w.rem != nil && string(s.Node.UID) != w.rem.Spec.NodeUID {
 		s.Node = nil
@@ -36,8 +37,8 @@ func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, err
 		}
 	}
 	needs := decide.Look(s)
-	if needs.Handles {
-		if err := r.handles(ctx, w, s); err != nil {
+	if needs.Handles || needs.Rules {
+		if err := r.handles(ctx, w, s, needs.Rules); err != nil {
 			return nil, err
 		}
 		needs = decide.Look(s)

@@ -12,8 +12,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 )
 
@@ -36,11 +38,12 @@ const offersMaxAge = time.Second
 
 // handles looks up how each device of the node is offered. The API server answers at once from what it has cached, and
 // a tenth of a second later with what is current, which is long where a bad device waits to be kept out. So the first
-// is asked for, and believed where it names every device in question; confirm asks again once the rules are on.
-func (r *Reconciler) handles(ctx context.Context, w *work, s *decide.Snapshot) error {
-	if w.offers == nil || s.Now.Sub(w.offers.at) > offersMaxAge {
+// is asked for, and believed where it names every device in question; confirm asks again once the rules are on. With
+// rules, it is also looked where those are, and only what is current will do.
+func (r *Reconciler) handles(ctx context.Context, w *work, s *decide.Snapshot, rules bool) error {
+	if w.offers == nil || s.Now.Sub(w.offers.at) > offersMaxAge || (rules && !w.offers.current) {
 		_, toConfirm := r.justPlaced(w.rem)
-		offers, err := r.look(ctx, s.Node.Name, toConfirm)
+		offers, err := r.look(ctx, s.Node.Name, toConfirm || rules)
 		if err == nil && !offers.current && !offers.name(inQuestion(w, s)) {
 			offers, err = r.look(ctx, s.Node.Name, true)
 		}
@@ -50,8 +53,59 @@ func (r *Reconciler) handles(ctx context.Context, w *work, s *decide.Snapshot) e
 		w.offers = offers
 	}
 	s.Handles, s.Otherwise, s.Dropped = w.offers.handles, w.offers.otherwise, dropped(s.Node)
+	if !rules {
+		return nil
+	}
+	if err := r.rules(ctx, s); err != nil {
+		return err
+	}
+	if len(decide.Misplaced(s)) == 0 {
+		r.seen(s)
+	}
 	return nil
 }
+
+// seenAt is when, and in which boot, an incident's rules were last seen where they belong.
+type seenAt struct {
+	at   time.Time
+	boot string
+}
+
+func (r *Reconciler) lastLook(rem *v1alpha1.Remediation) (time.Time, string) {
+	known, _ := r.looked.Load(rem.UID)
+	last, _ := known.(seenAt)
+	return last.at, last.boot
+}
+
+// seen remembers that the incident's rules are where they belong.
+func (r *Reconciler) seen(s *decide.Snapshot) {
+	last := seenAt{at: s.Now}
+	if s.Health != nil {
+		last.boot = s.Health.Status.BootID
+	}
+	r.looked.Store(s.Remediation.UID, last)
+}
+
+// rules looks where the incident's rules are. Where the server has no such kind there are none.
+func (r *Reconciler) rules(ctx context.Context, s *decide.Snapshot) error {
+	var list resourcev1.DeviceTaintRuleList
+	err := r.Live.List(ctx, &list, client.MatchingLabels{v1alpha1.LabelRemediation: s.Remediation.Name})
+	if err != nil && !noSuchKind(err) {
+		return fmt.Errorf("listing device taint rules: %w", err)
+	}
+	s.Rules = map[string]decide.Handle{}
+	for i := range list.Items {
+		on := decide.Handle{Offer: decide.OfferedByDRA}
+		if sel := list.Items[i].Spec.DeviceSelector; sel != nil {
+			on.Driver, on.Pool, on.Device = ptr.Deref(sel.Driver, ""), ptr.Deref(sel.Pool, ""), ptr.Deref(sel.Device, "")
+		}
+		s.Rules[list.Items[i].Name] = on
+	}
+	return nil
+}
+
+// noSuchKind says whether the server does not have the kind that it was asked for.
+func noSuchKind(err error) bool { return apierrors.IsNotFound(err) || meta.IsNoMatchError(err) }
 
 // inQuestion are the devices that a decision may want to find.
 func inQuestion(w *work, s *decide.Snapshot) []string {
@@ -86,7 +140,7 @@ func (r *Reconciler) look(ctx context.Context, node string, current bool) (*offe
 	}
 	var list resourcev1.ResourceSliceList
 	err := r.Live.List(ctx, &list, options, client.MatchingFields{resourcev1.ResourceSliceSelectorNodeName: node})
-	if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
+	if err != nil && !noSuchKind(err) {
 		return nil, fmt.Errorf("listing resource slices: %w", err)
 	}
 	if len(list.Items) > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -18,6 +19,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/budget"
 	"github.com/roundhouse-dev/roundhouse/internal/claim"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
+	"github.com/roundhouse-dev/roundhouse/internal/history"
 )
 
 // taint is the node taint of an incident.
@@ -35,8 +37,11 @@ type placed struct {
 
 // quarantine puts on what the spec intends and the status does not list. Where other nodes wait, what remains, which is
 // to look once more and to write it down, comes after their turn: intents and taints first, then the bookkeeping.
-func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot, st *v1alpha1.RemediationStatus) error {
+func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision, st *v1alpha1.RemediationStatus) error {
 	r.sure.Delete(w.rem.UID) // until it is written down.
+	if err := r.takeOff(ctx, w, s, d, st); err != nil {
+		return err
+	}
 	on, again := r.justPlaced(w.rem)
 	if !again {
 		handles, err := r.putOn(ctx, w, s, st)
@@ -65,6 +70,21 @@ func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot
 		if !isListed(st.Quarantined, q.Name) {
 			st.Quarantined = append(st.Quarantined, is)
 		}
+	}
+	return nil
+}
+
+// takeOff takes off the rules that are not where they belong: it may be a good device that they keep from work.
+func (r *Reconciler) takeOff(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision, st *v1alpha1.RemediationStatus) error {
+	for _, name := range d.TakeOff {
+		if err := r.deleteRule(ctx, w.rem, name); err != nil {
+			return err
+		}
+		st.Quarantined = slices.DeleteFunc(st.Quarantined, func(q v1alpha1.Quarantined) bool { return q.Name == name })
+	}
+	if len(d.TakeOff) > 0 {
+		history.Happened(st, v1alpha1.TimelineEntry{At: metav1.NewTime(s.Now), Phase: d.Phase, Reason: decide.ReasonQuarantineMoved,
+			Message: cut("not on their devices any more, and taken off: "+strings.Join(d.TakeOff, ", "), maxEntry)})
 	}
 	return nil
 }

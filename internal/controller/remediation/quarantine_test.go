@@ -116,11 +116,11 @@ func (b *rig) work() (*work, *decide.Snapshot) {
 func (b *rig) turn(t *testing.T) (*v1alpha1.RemediationStatus, error) {
 	t.Helper()
 	w, s := b.work()
-	if err := b.handles(t.Context(), w, s); err != nil {
+	if err := b.handles(t.Context(), w, s, false); err != nil {
 		t.Fatal(err)
 	}
 	st := &v1alpha1.RemediationStatus{}
-	return st, b.quarantine(t.Context(), w, s, st)
+	return st, b.quarantine(t.Context(), w, s, decide.Decision{Phase: v1alpha1.PhasePending}, st)
 }
 
 // othersWait puts another node into the queue.

@@ -1,10 +1,12 @@
 package remediation
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -90,5 +92,49 @@ func TestACancelIsNotHeldUpByANodeHealthThatIsGone(t *testing.T) {
 	c.turns(1, 0)
 	if phase := c.incident().Status.Phase; phase != v1alpha1.PhaseCancelled {
 		t.Errorf("%s", phase)
+	}
+}
+
+func TestRulesFollowTheirDevices(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*cluster)
+		on     string
+	}{
+		"the names have shifted": {func(c *cluster) {
+			slice := &resourcev1.ResourceSlice{}
+			c.read("n-slice", slice)
+			slice.Spec = pool(2, "GPU-1", bad).Spec
+			c.must(c.server.Update(c.t.Context(), slice))
+		}, "gpu-1"},
+		"somebody has deleted the rule": {func(c *cluster) {
+			c.must(c.server.DeleteAllOf(c.t.Context(), &resourcev1.DeviceTaintRule{}))
+		}, "gpu-0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, faulty(aFault("Xid79", bad))...)
+			c.policy(func(p *v1alpha1.RemediationPolicySpec) { p.Mode = v1alpha1.ModeQuarantine })
+			c.turns(1, time.Minute)
+			tc.change(c)
+			before := len(c.done)
+			if c.turns(1, 0); len(c.done) != before {
+				t.Errorf("nothing calls for a look yet: %v", c.done[before:])
+			}
+			h := c.health()
+			h.Status.BootID = "b2"
+			c.must(c.server.Status().Update(t.Context(), h))
+			c.turns(1, 0)
+			q := c.incident().Status.Quarantined
+			if on := c.rules(); !slices.Equal(on, []string{tc.on}) || len(q) != 1 || q[0].Device != tc.on {
+				t.Errorf("on %v, want %s; listed %v", on, tc.on, q)
+			}
+			before = len(c.done)
+			if c.turns(1, 0); len(c.done) != before {
+				t.Errorf("it was looked at a moment ago: %v", c.done[before:])
+			}
+			c.restart()
+			if c.turns(2, 0); c.count("list DeviceTaintRuleList") != 2 {
+				t.Errorf("a controller that knows nothing looks once: %v", c.done[before:])
+			}
+		})
 	}
 }

@@ -31,6 +31,7 @@ func (r *Reconciler) record(ctx context.Context, w *work, s *decide.Snapshot) (t
 		}
 		r.sure.Delete(w.rem.UID)
 		r.placed.Delete(w.rem.UID)
+		r.looked.Delete(w.rem.UID)
 		r.told.Delete(w.rem.UID)
 	}
 	w.done = true
