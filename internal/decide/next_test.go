@@ -166,6 +166,30 @@ func TestADeviceThatLeftItsPoolIsRepairedAndOneThatComesBackIsKeptOut(t *testing
 	}
 }
 
+func TestASlotIsAskedForUnlessItHasJustBeenGiven(t *testing.T) {
+	for name, tc := range map[string]struct {
+		held, sure bool
+		want       Do
+	}{
+		"no budget lists one":             {false, false, Reserve},
+		"only the cache lists one":        {true, false, Reserve},
+		"every budget has just given one": {true, true, ClaimNode},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.hold(v1alpha1.HoldDisruption)
+			w.fault("Xid79", bad)
+			w.run()
+			w.holds = nil
+			s := w.snapshot()
+			s.SlotHeld, s.SlotSure = tc.held, tc.sure
+			if d := Next(s); d.Do != tc.want {
+				t.Errorf("%s, want %s", d.Do, tc.want)
+			}
+		})
+	}
+}
+
 // A pool's names may come to mean other devices; what rules are on is looked at again, and a good device is let go of.
 func TestRulesFollowTheirDevices(t *testing.T) {
 	for name, tc := range map[string]struct {

@@ -190,7 +190,7 @@ func (s *Snapshot) begin(scope drain.Scope, plan drain.Plan) *Decision {
 	switch {
 	case s.Refused != nil:
 		return s.waitPending(s.Refused.Reason, s.Refused.Message, s.Refused.WouldChange)
-	case !s.SlotHeld:
+	case !s.SlotHeld || !s.SlotSure:
 		d := move(v1alpha1.PhasePending, ReasonBudgetTaken, "every budget that selects the node gave a slot")
 		d.Do = Reserve
 		return d

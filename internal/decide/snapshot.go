@@ -92,8 +92,11 @@ type Snapshot struct {
 	LookedBoot string
 	// Dropped is how many devices the kubelet's allocatable lacks of its capacity: its plugin offers them no more.
 	Dropped int
-	// SlotHeld says whether the budgets hold a slot for this incident; ClaimHeld whether the node carries its claim.
+	// SlotHeld says whether any budget holds a slot for this incident; ClaimHeld whether the node carries its claim.
 	SlotHeld, ClaimHeld bool
+	// SlotSure says that every budget that selects the node has just given its slot: a cache's word is enough to give one
+	// back, not to begin.
+	SlotSure bool
 	// Cancelled are incidents of this node that a human cancelled; they speak where none is open.
 	Cancelled []*v1alpha1.Remediation
 	// Unsure says that what is intended and not listed may be on all the same: a process that died, or a step that was

@@ -143,7 +143,7 @@ func (w *world) snapshot() *Snapshot {
 // bare is what is known without looking.
 func (w *world) bare() *Snapshot {
 	s := &Snapshot{Now: w.now, Remediation: w.rem, Node: w.node, Health: w.health, Reporting: w.reports, NotReportingWhy: "silent",
-		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotHeld: w.slot,
+		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotHeld: w.slot, SlotSure: w.slot,
 		LookedAt: w.lookedAt, LookedBoot: w.lookedBoot}
 	if w.policy == nil {
 		s.Policy = Governing{}

@@ -27,6 +27,7 @@ func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d dec
 		return fmt.Errorf("reading the budget slot: %w", err)
 	}
 	if !held {
+		w.slotLost = true
 		return fmt.Errorf("%w: the budget slot is gone", errDecideAgain)
 	}
 	h, err := r.liveHealth(ctx, w)

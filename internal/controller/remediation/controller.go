@@ -195,8 +195,10 @@ type work struct {
 	offers *offers
 	// holds are the holds of the cluster as last read live; nil where the cache is to be asked.
 	holds []v1alpha1.RemediationHold
-	// slotHeld is what this Reconcile did to the slot; nil where it did nothing.
+	// slotHeld is what this Reconcile did to the slot; nil where it did nothing. slotLost says that it was not held when an
+	// act asked for it live.
 	slotHeld *bool
+	slotLost bool
 	// fresh and nodeFresh say that rem and node are as the server had them a moment ago, by a guarded write or a live
 	// read of this Reconcile.
 	fresh, nodeFresh bool

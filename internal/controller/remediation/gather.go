@@ -192,16 +192,16 @@ func selecting(holds []v1alpha1.RemediationHold, node *corev1.Node) []v1alpha1.R
 }
 
 // slot says whether the budgets hold a slot for the incident. A phase that acts was entered with one, and it is freed
-// only after the phase was left; a cache that is behind must not make it look lost.
+// only after the phase was left; a cache that is behind must not make it look lost, but a live look may have.
 func (r *Reconciler) slot(ctx context.Context, w *work, s *decide.Snapshot, needs decide.Needs) error {
 	switch {
 	case w.rem == nil:
 		return nil
 	case w.rem.Status.Phase.Acting():
-		s.SlotHeld = true
+		s.SlotHeld = !w.slotLost
 		return nil
 	case w.slotHeld != nil:
-		s.SlotHeld = *w.slotHeld
+		s.SlotHeld, s.SlotSure = *w.slotHeld, *w.slotHeld
 		return nil
 	case !needs.Slot:
 		return nil

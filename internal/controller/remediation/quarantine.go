@@ -315,7 +315,7 @@ func (r *Reconciler) reserve(ctx context.Context, w *work, s *decide.Snapshot) (
 	if !v.Granted {
 		return &decide.Refusal{Reason: v.Reason, Message: v.Message, WouldChange: v.WouldChange}, nil
 	}
-	w.slotHeld = ptr.To(true)
+	w.slotHeld, w.slotLost = ptr.To(true), false
 	return nil, nil
 }
 

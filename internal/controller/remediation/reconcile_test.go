@@ -9,6 +9,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -134,6 +135,52 @@ func TestRulesFollowTheirDevices(t *testing.T) {
 			c.restart()
 			if c.turns(2, 0); c.count("list DeviceTaintRuleList") != 2 {
 				t.Errorf("a controller that knows nothing looks once: %v", c.done[before:])
+			}
+		})
+	}
+}
+
+// A budget may be edited, deleted or made anew while its slot is held: nothing is asked for without a slot of each that
+// selects the node now.
+func TestASlotThatIsLostIsTakenAnew(t *testing.T) {
+	for name, tc := range map[string]struct {
+		taken bool
+		want  v1alpha1.Phase
+	}{
+		"the other budget has a slot": {false, v1alpha1.PhaseRepairing},
+		"the other budget has none":   {true, v1alpha1.PhasePending},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: "x", UID: "x"}, Spec: corev1.PodSpec{NodeName: "n"},
+				Status: corev1.PodStatus{Phase: corev1.PodRunning}}
+			c := newCluster(t, append(faulty(aFault("Xid79", bad)), pod)...)
+			c.turns(1, 0)
+			if phase := c.incident().Status.Phase; phase != v1alpha1.PhaseDraining {
+				t.Fatalf("to begin with, the pod is waited for: %s", phase)
+			}
+			other := aBudget("b", "a")
+			if tc.taken {
+				other.Status.Reservations = []v1alpha1.Reservation{{Node: "m", NodeUID: "m", Remediation: "other", RemediationUID: "other"}}
+			}
+			status := other.Status
+			c.must(c.server.Create(t.Context(), other))
+			other.Status = status
+			other.Status.RebuiltFor = string(other.UID)
+			c.must(c.server.Status().Update(t.Context(), other))
+			c.must(c.server.Delete(t.Context(), pod))
+			before := len(c.done)
+			c.turns(2, time.Second)
+			rem := c.incident()
+			if rem.Status.Phase != tc.want || (c.health().Spec.Action != nil) != (tc.want == v1alpha1.PhaseRepairing) {
+				t.Errorf("%s, %s: %s; asked %v", rem.Status.Phase, rem.Status.Reason, rem.Status.Message, c.health().Spec.Action)
+			}
+			for _, a := range rem.Status.Attempts {
+				if a.Result != v1alpha1.AttemptWithdrawn {
+					t.Errorf("nothing was tried, yet an attempt is %s", a.Result)
+				}
+			}
+			if n := len(c.done) - before; n > 40 {
+				t.Errorf("%d requests: %v", n, c.done[before:])
 			}
 		})
 	}
