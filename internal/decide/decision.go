@@ -18,7 +18,7 @@ const (
 	Move Do = "Move"
 	// Amend adds Decision.Devices and Decision.Intents to the spec: another fault has joined.
 	Amend Do = "Amend"
-	// Quarantine puts on what spec.quarantine intends and status.quarantined lacks.
+	// Quarantine takes off Decision.TakeOff, and puts on what Decision.Intents has and status.quarantined lacks.
 	Quarantine Do = "Quarantine"
 	// Unquarantine takes off what status.quarantined lists, and the claim, if any.
 	Unquarantine Do = "Unquarantine"
@@ -63,7 +63,7 @@ type Decision struct {
 	TaintNode bool
 	// KeepTaint asks Unclaim to leave the node taint on: the node is not proved fit for work.
 	KeepTaint bool
-	// Devices and Intents are added to the spec's, with Do Amend.
+	// Devices and Intents are added to the spec's, with Do Amend; Intents are what is to be on, with Do Quarantine.
 	Devices []string
 	Intents []v1alpha1.QuarantineIntent
 	// TakeOff names the rules that are on no device or on another one, to be taken off before Do Quarantine puts on anew

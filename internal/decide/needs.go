@@ -55,7 +55,9 @@ func Look(s *Snapshot) Needs {
 }
 
 // misses says whether something may be lacking for which it must be known how the devices are offered.
-func (s *Snapshot) misses() bool { return s.unplaced() || len(s.unlisted()) > 0 }
+func (s *Snapshot) misses() bool {
+	return s.unplaced() || slices.ContainsFunc(s.needed(), func(q v1alpha1.QuarantineIntent) bool { return !s.listed(q) })
+}
 
 // keptOut says whether nothing is left to be put on. A device that is not offered needs nothing, which its handle says.
 func (s *Snapshot) keptOut() bool {

@@ -166,6 +166,28 @@ func TestADeviceThatLeftItsPoolIsRepairedAndOneThatComesBackIsKeptOut(t *testing
 	}
 }
 
+func TestWithoutRulesTheNodeIsKeptOut(t *testing.T) {
+	w := newWorld(t)
+	w.noRules = true
+	w.policy.Spec.Mode = v1alpha1.ModeQuarantine
+	w.fault("Xid79", bad)
+	w.run()
+	if !w.snapshot().nodeTainted() || len(w.rules) > 0 || w.rem.Status.Phase != v1alpha1.PhaseQuarantined {
+		t.Errorf("%s, taints %v, rules %v", w.rem.Status.Phase, w.node.Spec.Taints, w.rules)
+	}
+	w.tried = false
+	w.fault("Xid79", "GPU-5")
+	if w.run(); w.tried || Look(w.bare()).Handles {
+		t.Errorf("a rule is tried again though the node is kept out: %v", w.reasons)
+	}
+	w.clear()
+	w.run()
+	w.run()
+	if err := w.clean(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestASlotIsAskedForUnlessItHasJustBeenGiven(t *testing.T) {
 	for name, tc := range map[string]struct {
 		held, sure bool
@@ -199,15 +221,16 @@ func TestRulesFollowTheirDevices(t *testing.T) {
 		looked bool
 		on     string
 	}{
-		"nothing has changed":                     {func(*world) {}, time.Hour, true, "gpu-3"},
-		"it was looked at a moment ago":           {func(w *world) { w.shifted = 1 }, time.Minute, false, "gpu-3"},
-		"the driver has started anew":             {func(w *world) { w.shifted = 1 }, lookAgain + lookSpread, true, "gpu-4"},
-		"the node has started anew":               {func(w *world) { w.shifted = 1; w.reboot("boot-2", false) }, 0, true, "gpu-4"},
-		"its driver publishes a little later":     {func(w *world) { w.reboot("boot-2", false); w.run(); w.shifted = 1 }, poll, true, "gpu-4"},
-		"its place is another's, and it has none": {func(w *world) { w.shifted, w.notOffered = 1, map[string]bool{bad: true} }, time.Hour, true, ""},
-		"nobody is in its place":                  {func(w *world) { w.notOffered = map[string]bool{bad: true} }, time.Hour, true, "gpu-3"},
-		"somebody has deleted the rule":           {func(w *world) { clear(w.rules) }, time.Hour, true, "gpu-3"},
-		"the node as a whole is kept out":         {func(w *world) { w.shifted = 1; w.taint(true) }, time.Hour, false, "gpu-3"},
+		"nothing has changed":                                     {func(*world) {}, time.Hour, true, "gpu-3"},
+		"it was looked at a moment ago":                           {func(w *world) { w.shifted = 1 }, time.Minute, false, "gpu-3"},
+		"the driver has started anew":                             {func(w *world) { w.shifted = 1 }, lookAgain + lookSpread, true, "gpu-4"},
+		"the node has started anew":                               {func(w *world) { w.shifted = 1; w.reboot("boot-2", false) }, 0, true, "gpu-4"},
+		"its driver publishes a little later":                     {func(w *world) { w.reboot("boot-2", false); w.run(); w.shifted = 1 }, poll, true, "gpu-4"},
+		"its place is another's, and it has none":                 {func(w *world) { w.shifted, w.notOffered = 1, map[string]bool{bad: true} }, time.Hour, true, ""},
+		"nobody is in its place":                                  {func(w *world) { w.notOffered = map[string]bool{bad: true} }, time.Hour, true, "gpu-3"},
+		"somebody has deleted the rule":                           {func(w *world) { clear(w.rules) }, time.Hour, true, "gpu-3"},
+		"the rule was put on anew, and that was not written down": {func(w *world) { w.shifted = 1; w.rules[w.rem.Name+"-0"] = "gpu-4" }, time.Hour, true, "gpu-4"},
+		"the node as a whole is kept out":                         {func(w *world) { w.shifted = 1; w.taint(true) }, time.Hour, false, "gpu-3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -225,7 +248,7 @@ func TestRulesFollowTheirDevices(t *testing.T) {
 			for _, device := range w.rules {
 				on = device
 			}
-			if on != tc.on || len(w.rules) != len(w.rem.Status.Quarantined) {
+			if on != tc.on || len(w.rules) != len(w.rem.Status.Quarantined) || on != "" && w.rem.Status.Quarantined[0].Device != on {
 				t.Errorf("on %v, want %q; listed %v", w.rules, tc.on, w.rem.Status.Quarantined)
 			}
 			if diff := cmp.Diff(before, rest{w.rem.Status.Phase, w.rem.Status.Reason}); diff != "" {

@@ -166,7 +166,7 @@ func quarantine(s *Snapshot) *Decision {
 	case !s.deviceScoped():
 		d.Reason = ReasonNodeQuarantined
 	}
-	d.Do, d.TakeOff, d.Placed = Quarantine, misplaced, s.Rules != nil || !s.rulesOn()
+	d.Do, d.Intents, d.TakeOff, d.Placed = Quarantine, s.needed(), misplaced, s.Rules != nil || !s.rulesOn()
 	return d
 }
 

@@ -23,6 +23,9 @@ func join(s *Snapshot) *Decision {
 		return nil
 	}
 	d := move(s.phase(), ReasonFaultJoined, fmt.Sprintf("%s bad now, in one incident", count(len(all), "device")))
+	if s.NoRules && len(devices) == 0 {
+		d.Reason, d.Message = ReasonNodeQuarantined, noRulesText
+	}
 	d.Do, d.Devices, d.Intents = Amend, devices, intents
 	return d
 }
@@ -48,6 +51,9 @@ func (s *Snapshot) lackingIntents(devices []string) []v1alpha1.QuarantineIntent 
 	}
 	for _, id := range devices {
 		intended := slices.ContainsFunc(have, func(q v1alpha1.QuarantineIntent) bool { return q.DeviceID == id })
+		if s.NoRules && s.handle(id).Offer == OfferedByDRA {
+			return append(out, s.nodeIntent(have)...)
+		}
 		if intended || len(have)+len(out) >= maxIntents {
 			continue
 		}
@@ -69,6 +75,17 @@ func (s *Snapshot) lackingIntents(devices []string) []v1alpha1.QuarantineIntent 
 
 // maxIntents is the bound of spec.quarantine.
 const maxIntents = 64
+
+// needed are the intents that matter: what keeps out the whole node keeps out its devices.
+func (s *Snapshot) needed() []v1alpha1.QuarantineIntent {
+	all := s.Remediation.Spec.Quarantine
+	for _, q := range all {
+		if q.Kind == v1alpha1.QuarantineNodeTaint {
+			return []v1alpha1.QuarantineIntent{q}
+		}
+	}
+	return all
+}
 
 func (s *Snapshot) nodeIntent(have []v1alpha1.QuarantineIntent) []v1alpha1.QuarantineIntent {
 	for _, q := range have {
@@ -120,7 +137,7 @@ func share(v intstr.IntOrString, total int) int {
 
 // missingQuarantine is what is intended and not on.
 func (s *Snapshot) missingQuarantine() []v1alpha1.QuarantineIntent {
-	return slices.DeleteFunc(slices.Clone(s.Remediation.Spec.Quarantine), func(q v1alpha1.QuarantineIntent) bool {
+	return slices.DeleteFunc(slices.Clone(s.needed()), func(q v1alpha1.QuarantineIntent) bool {
 		if q.Kind == v1alpha1.QuarantineNodeTaint {
 			return s.nodeTainted() && s.listed(q)
 		}
@@ -168,8 +185,8 @@ func (s *Snapshot) lookEvery() time.Duration {
 	return lookAgain + time.Duration(h.Sum32())%lookSpread
 }
 
-// Misplaced names the rules that were put on and are not where they belong: deleted by somebody, or on a name that has
-// come to mean another device. A name that nobody has any more is left alone: the device may come back under it.
+// Misplaced names the rules that were put on and are not where they belong, or not where they are listed: deleted by
+// somebody, or on a name that has come to mean another device. A name that nobody has any more is left alone: the device may come back under it.
 func Misplaced(s *Snapshot) []string {
 	if s.Rules == nil {
 		return nil
@@ -180,8 +197,10 @@ func Misplaced(s *Snapshot) []string {
 			continue
 		}
 		is, there := s.Rules[q.Name]
+		listed := Handle{Driver: q.Driver, Pool: q.Pool, Device: q.Device}
 		belongs := s.handle(q.DeviceID)
-		if !there || !is.same(belongs) && (belongs.Offer == OfferedByDRA || s.named(is)) {
+		right := is.same(belongs) && listed.same(belongs)
+		if !there || !right && (belongs.Offer == OfferedByDRA || s.named(is)) {
 			names = append(names, q.Name)
 		}
 	}

@@ -90,6 +90,8 @@ type Snapshot struct {
 	Rules      map[string]Handle
 	LookedAt   time.Time
 	LookedBoot string
+	// NoRules says that the server has no DeviceTaintRules (they came after ResourceSlices): a device is kept out with its node.
+	NoRules bool
 	// Dropped is how many devices the kubelet's allocatable lacks of its capacity: its plugin offers them no more.
 	Dropped int
 	// SlotHeld says whether any budget holds a slot for this incident; ClaimHeld whether the node carries its claim.

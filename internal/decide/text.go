@@ -49,8 +49,14 @@ func (s *Snapshot) what(id string) string {
 	return id
 }
 
+// noRulesText says why a node is kept out where a device would do.
+const noRulesText = "the API server has no DeviceTaintRules, so new work is kept off the whole node; what runs goes on"
+
 func (s *Snapshot) quarantineText() string {
-	if !s.deviceScoped() {
+	switch {
+	case s.NoRules:
+		return noRulesText
+	case !s.deviceScoped():
 		return "new work is kept off the node; what runs goes on"
 	}
 	bad, all := len(s.badDevices()), s.deviceCount()

@@ -35,6 +35,8 @@ type world struct {
 	// notOffered are devices that nothing offers to pods, of the node's DRA driver or, with plugin, its device plugin.
 	notOffered map[string]bool
 	plugin     bool
+	// noRules says that the server has no DeviceTaintRules; tried that it has said so.
+	noRules, tried bool
 	// shifted is by how many places the names in the driver's pool have moved since the beginning.
 	shifted int
 	// changed is when the pool last changed without a start of the node.
@@ -144,7 +146,7 @@ func (w *world) snapshot() *Snapshot {
 func (w *world) bare() *Snapshot {
 	s := &Snapshot{Now: w.now, Remediation: w.rem, Node: w.node, Health: w.health, Reporting: w.reports, NotReportingWhy: "silent",
 		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotHeld: w.slot, SlotSure: w.slot,
-		LookedAt: w.lookedAt, LookedBoot: w.lookedBoot}
+		NoRules: w.tried, LookedAt: w.lookedAt, LookedBoot: w.lookedBoot}
 	if w.policy == nil {
 		s.Policy = Governing{}
 	}
@@ -276,19 +278,27 @@ func (w *world) apply(d Decision) {
 		w.rem.Spec.Quarantine = append(w.rem.Spec.Quarantine, d.Intents...)
 		return
 	case Quarantine:
+		if w.noRules && !w.nodeIntended() {
+			w.tried = true
+			return
+		}
 		w.takeOff(d.TakeOff)
-		for _, q := range w.rem.Spec.Quarantine {
+		for _, q := range d.Intents {
 			switch {
 			case q.Kind == v1alpha1.QuarantineNodeTaint:
 				w.taint(true)
+			case w.noRules:
+				w.t.Error("a rule is tried again on a server that has none")
 			case w.notOffered[q.DeviceID]:
 				continue
 			}
 			if !slices.ContainsFunc(st.Quarantined, func(on v1alpha1.Quarantined) bool { return on.Name == q.Name }) {
-				st.Quarantined = append(st.Quarantined, v1alpha1.Quarantined{Kind: q.Kind, Name: q.Name, DeviceID: q.DeviceID})
+				on := v1alpha1.Quarantined{Kind: q.Kind, Name: q.Name, DeviceID: q.DeviceID}
 				if q.DeviceID != "" {
-					w.rules[q.Name] = w.nameOf(q.DeviceID)
+					h := handleOf(w.nameOf(q.DeviceID))
+					on.Driver, on.Pool, on.Device, w.rules[q.Name] = h.Driver, h.Pool, h.Device, h.Device
 				}
+				st.Quarantined = append(st.Quarantined, on)
 			}
 		}
 		if d.Placed {

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -99,7 +98,7 @@ func (a *adopter) adoptNode(ctx context.Context, node *corev1.Node) error {
 func (a *adopter) adoptRules(ctx context.Context, nodes map[string]*corev1.Node) error {
 	var rules resourcev1.DeviceTaintRuleList
 	err := a.Live.List(ctx, &rules, client.HasLabels{v1alpha1.LabelRemediation}, client.Limit(maxRules))
-	if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+	if noSuchKind(err) {
 		return nil
 	}
 	if err != nil {

@@ -195,6 +195,8 @@ type work struct {
 	offers *offers
 	// holds are the holds of the cluster as last read live; nil where the cache is to be asked.
 	holds []v1alpha1.RemediationHold
+	// noRules says that the server has refused a DeviceTaintRule as a kind that it does not have.
+	noRules bool
 	// slotHeld is what this Reconcile did to the slot; nil where it did nothing. slotLost says that it was not held when an
 	// act asked for it live.
 	slotHeld *bool

@@ -35,7 +35,7 @@ type placed struct {
 	generation int64
 }
 
-// quarantine puts on what the spec intends and the status does not list. Where other nodes wait, what remains, which is
+// quarantine puts on what is intended and the status does not list. Where other nodes wait, what remains, which is
 // to look once more and to write it down, comes after their turn: intents and taints first, then the bookkeeping.
 func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision, st *v1alpha1.RemediationStatus) error {
 	r.sure.Delete(w.rem.UID) // until it is written down.
@@ -44,12 +44,12 @@ func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot
 	}
 	on, again := r.justPlaced(w.rem)
 	if !again {
-		handles, err := r.putOn(ctx, w, s, st)
+		handles, err := r.putOn(ctx, w, s, d, st)
 		if err != nil {
 			return err
 		}
 		on = placed{handles: handles, by: w.offers, generation: w.rem.Generation}
-		if r.queue != nil && r.queue.Len() > 0 {
+		if len(d.TakeOff) == 0 && r.queue != nil && r.queue.Len() > 0 {
 			r.placed.Store(w.rem.UID, on)
 			return errLater
 		}
@@ -58,7 +58,7 @@ func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot
 	if err := r.confirm(ctx, w, on); err != nil {
 		return err
 	}
-	for _, q := range w.rem.Spec.Quarantine {
+	for _, q := range d.Intents {
 		is := v1alpha1.Quarantined{Kind: q.Kind, Name: q.Name, DeviceID: q.DeviceID}
 		if q.Kind == v1alpha1.QuarantineDeviceTaintRule {
 			h, ok := on.handles[q.DeviceID]
@@ -83,6 +83,7 @@ func (r *Reconciler) takeOff(ctx context.Context, w *work, s *decide.Snapshot, d
 		st.Quarantined = slices.DeleteFunc(st.Quarantined, func(q v1alpha1.Quarantined) bool { return q.Name == name })
 	}
 	if len(d.TakeOff) > 0 {
+		r.placed.Delete(w.rem.UID)
 		history.Happened(st, v1alpha1.TimelineEntry{At: metav1.NewTime(s.Now), Phase: d.Phase, Reason: decide.ReasonQuarantineMoved,
 			Message: cut("not on their devices any more, and taken off: "+strings.Join(d.TakeOff, ", "), maxEntry)})
 	}
@@ -100,9 +101,9 @@ func (r *Reconciler) justPlaced(rem *v1alpha1.Remediation) (placed, bool) {
 }
 
 // putOn puts the taint on the node, and a rule on each device that has none; it gives where it found those devices.
-func (r *Reconciler) putOn(ctx context.Context, w *work, s *decide.Snapshot, st *v1alpha1.RemediationStatus) (map[string]decide.Handle, error) {
+func (r *Reconciler) putOn(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision, st *v1alpha1.RemediationStatus) (map[string]decide.Handle, error) {
 	handles := map[string]decide.Handle{}
-	for _, q := range w.rem.Spec.Quarantine {
+	for _, q := range d.Intents {
 		switch q.Kind {
 		case v1alpha1.QuarantineNodeTaint:
 			after, err := claim.AddTaint(w.node, taint(w.rem))
@@ -117,7 +118,12 @@ func (r *Reconciler) putOn(ctx context.Context, w *work, s *decide.Snapshot, st 
 			if !ok || isListed(st.Quarantined, q.Name) {
 				continue
 			}
-			if err := r.createRule(ctx, w.rem, q, h); err != nil {
+			err := r.createRule(ctx, w.rem, q, h)
+			if noSuchKind(err) {
+				w.noRules = true
+				return nil, fmt.Errorf("%w: the server has no DeviceTaintRules", errDecideAgain)
+			}
+			if err != nil {
 				return nil, err
 			}
 			handles[q.DeviceID] = h
@@ -242,7 +248,7 @@ func (r *Reconciler) deleteRules(ctx context.Context, rem *v1alpha1.Remediation)
 func (r *Reconciler) deleteRule(ctx context.Context, rem *v1alpha1.Remediation, name string) error {
 	rule := &resourcev1.DeviceTaintRule{}
 	err := r.Live.Get(ctx, types.NamespacedName{Name: name}, rule)
-	if apierrors.IsNotFound(err) || (err == nil && rule.Labels[v1alpha1.LabelRemediation] != rem.Name) {
+	if noSuchKind(err) || (err == nil && rule.Labels[v1alpha1.LabelRemediation] != rem.Name) {
 		return nil
 	}
 	if err != nil {

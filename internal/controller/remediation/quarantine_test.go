@@ -120,7 +120,7 @@ func (b *rig) turn(t *testing.T) (*v1alpha1.RemediationStatus, error) {
 		t.Fatal(err)
 	}
 	st := &v1alpha1.RemediationStatus{}
-	return st, b.quarantine(t.Context(), w, s, decide.Decision{Phase: v1alpha1.PhasePending}, st)
+	return st, b.quarantine(t.Context(), w, s, decide.Decision{Phase: v1alpha1.PhasePending, Intents: w.rem.Spec.Quarantine}, st)
 }
 
 // othersWait puts another node into the queue.

@@ -2,14 +2,17 @@ package remediation
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -181,6 +184,38 @@ func TestASlotThatIsLostIsTakenAnew(t *testing.T) {
 			}
 			if n := len(c.done) - before; n > 40 {
 				t.Errorf("%d requests: %v", n, c.done[before:])
+			}
+		})
+	}
+}
+
+// Kubernetes 1.34 to 1.36 have ResourceSlices and no DeviceTaintRules in resource.k8s.io/v1.
+func TestWithoutRulesTheNodeIsKeptOut(t *testing.T) {
+	for name, refusal := range map[string]error{
+		"the server does not know the path": apierrors.NewNotFound(schema.GroupResource{Group: "resource.k8s.io", Resource: "devicetaintrules"}, ""),
+		"discovery does not list the kind":  &meta.NoKindMatchError{GroupKind: schema.GroupKind{Group: "resource.k8s.io", Kind: "DeviceTaintRule"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, faulty(aFault("Xid79", bad))...)
+			c.policy(func(p *v1alpha1.RemediationPolicySpec) { p.Mode = v1alpha1.ModeQuarantine })
+			c.refuse = func(_ string, o client.Object) error {
+				if _, ok := o.(*resourcev1.DeviceTaintRule); ok {
+					return refusal
+				}
+				return nil
+			}
+			c.turns(2, time.Minute)
+			rem := c.incident()
+			says := slices.ContainsFunc(rem.Status.Timeline, func(e v1alpha1.TimelineEntry) bool {
+				return strings.Contains(e.Message, "has no DeviceTaintRules")
+			})
+			if taints := c.node().Spec.Taints; len(taints) != 1 || rem.Status.Phase != v1alpha1.PhaseQuarantined || !says {
+				t.Errorf("%s, taints %v, timeline %v", rem.Status.Phase, taints, rem.Status.Timeline)
+			}
+			c.faults()
+			c.turns(2, time.Minute)
+			if taints := c.node().Spec.Taints; len(taints) > 0 {
+				t.Errorf("taints are left: %v", taints)
 			}
 		})
 	}
