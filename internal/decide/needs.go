@@ -48,7 +48,7 @@ func Look(s *Snapshot) Needs {
 	case v1alpha1.PhaseVerifying:
 		return Needs{Rules: s.stale()}
 	case v1alpha1.PhaseEscalated:
-		return Needs{Rules: s.stale(), Slot: true}
+		return Needs{Handles: s.misses(), Rules: s.stale(), Slot: true}
 	default:
 		return Needs{Slot: true}
 	}

@@ -564,6 +564,45 @@ func TestASecondFaultJoins(t *testing.T) {
 	}
 }
 
+func TestWhatWaitsForAHumanIsKeptOut(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change, then func(*world)
+		want         []string
+	}{
+		"a second device fails": {
+			func(w *world) { w.past = 3 },
+			func(w *world) { w.fault("Xid79", "GPU-5") },
+			[]string{bad, "GPU-5"}},
+		"a hold of everything ends": {
+			func(w *world) { w.health.Status.SupportedActions = nil; w.hold(v1alpha1.HoldEverything) },
+			func(w *world) { w.holds = nil },
+			[]string{bad}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			tc.change(w)
+			w.fault("Xid79", bad)
+			w.run()
+			before := rest{w.rem.Status.Phase, w.rem.Status.Reason}
+			if before.Phase != v1alpha1.PhaseEscalated {
+				t.Fatalf("to begin with, a human is asked: %v", w.reasons)
+			}
+			tc.then(w)
+			w.run()
+			var out []string
+			for _, q := range w.rem.Status.Quarantined {
+				out = append(out, q.DeviceID)
+			}
+			if diff := cmp.Diff(tc.want, out); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(before, rest{w.rem.Status.Phase, w.rem.Status.Reason}); diff != "" {
+				t.Errorf("the human is asked for the same: %s", diff)
+			}
+		})
+	}
+}
+
 func TestTheRatioBringsTheMomentForward(t *testing.T) {
 	w := newWorld(t)
 	w.policy.Spec.Devices = &v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: percent("37%")}}

@@ -46,7 +46,7 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 	case v1alpha1.PhaseProbation:
 		return []rule{nodeGone, cancelled, letGo, relapsed, probationOver, watchOn}
 	case v1alpha1.PhaseEscalated:
-		return []rule{nodeGone, cancelled, lowered, replaced, requarantine, letGoUnlessOut, retryApproved, watchOn}
+		return []rule{nodeGone, cancelled, lowered, replaced, join, keepOut, letGoUnlessOut, retryApproved, watchOn}
 	default:
 		return []rule{tidy, record}
 	}
@@ -174,6 +174,15 @@ func quarantine(s *Snapshot) *Decision {
 func requarantine(s *Snapshot) *Decision {
 	if len(Misplaced(s)) == 0 {
 		return nil
+	}
+	return quarantine(s)
+}
+
+// keepOut puts on what an incident that waits for a human lacks: a device that joined, or all of it where a hold kept it
+// from being put on. Where no fault is known any more only what was on stays.
+func keepOut(s *Snapshot) *Decision {
+	if len(s.ours()) == 0 {
+		return requarantine(s)
 	}
 	return quarantine(s)
 }
