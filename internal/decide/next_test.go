@@ -502,19 +502,19 @@ func TestACancelStandsUntilTheFaultHasGone(t *testing.T) {
 	w.rem.Spec.Cancel = true
 	w.run()
 	s := w.snapshot()
-	s.Remediation, s.Cancelled = nil, []*v1alpha1.Remediation{w.rem}
+	s.Remediation, s.Over = nil, []*v1alpha1.Remediation{w.rem}
 	if rem, ok := Open(s); ok {
 		t.Errorf("opened %s again", rem.Spec.Root.Code)
 	}
 	w.fault("Xid79", bad)
 	again := w.snapshot()
-	again.Remediation, again.Cancelled = nil, s.Cancelled
+	again.Remediation, again.Over = nil, s.Over
 	if rem, ok := Open(again); ok {
 		t.Errorf("%s is the same breakage", rem.Spec.Root.Code)
 	}
 	w.fault("Xid79", "GPU-5")
 	other := w.snapshot()
-	other.Remediation, other.Cancelled = nil, s.Cancelled
+	other.Remediation, other.Over = nil, s.Over
 	if rem, ok := Open(other); !ok || rem.Spec.Devices[0] != "GPU-5" || len(rem.Spec.Devices) != 1 {
 		t.Error("another device is another incident")
 	}
@@ -522,9 +522,35 @@ func TestACancelStandsUntilTheFaultHasGone(t *testing.T) {
 	w.pass(time.Hour)
 	w.fault("PCIDeviceDead", bad)
 	later := w.snapshot()
-	later.Remediation, later.Cancelled = nil, s.Cancelled
+	later.Remediation, later.Over = nil, s.Over
 	if _, ok := Open(later); !ok {
 		t.Error("a fault that came back is a new one")
+	}
+}
+
+func TestAFaultThatIsThereAgainIsAnotherIncident(t *testing.T) {
+	w := newWorld(t)
+	w.fault("Xid79", bad)
+	w.run()
+	first := w.rem.DeepCopy()
+	for name, tc := range map[string]struct {
+		over func(*v1alpha1.Remediation)
+		want bool
+	}{
+		"the policy had moved on": {func(r *v1alpha1.Remediation) { r.Status.Phase = v1alpha1.PhaseCancelled }, true},
+		"the fault had gone":      {func(r *v1alpha1.Remediation) { r.Status.Phase = v1alpha1.PhaseSucceeded }, true},
+		"a human's cancel stands": {func(r *v1alpha1.Remediation) { r.Status.Phase, r.Spec.Cancel = v1alpha1.PhaseCancelled, true }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			over := first.DeepCopy()
+			tc.over(over)
+			s := w.snapshot()
+			s.Remediation, s.Over = nil, []*v1alpha1.Remediation{over}
+			rem, ok := Open(s)
+			if ok != tc.want || ok && (rem.Name == over.Name || !Again(s, rem)) {
+				t.Errorf("opened %v, want %v: %v", ok, tc.want, rem)
+			}
+		})
 	}
 }
 
@@ -673,11 +699,14 @@ func TestNodeGoneInheritsNothing(t *testing.T) {
 func TestNamesFitATaintAndAreTheSameForTheSame(t *testing.T) {
 	f := v1alpha1.Fault{Code: "Xid79", Device: bad, FirstSeen: metav1.NewTime(start)}
 	long := strings.Repeat("a", 48) + ".example.com"
-	if n := name(long, "uid", f); len(n) > 63 || strings.Contains(n, ".-") || strings.Contains(n, "--") {
+	if n := name(long, "uid", f, 0); len(n) > 63 || strings.Contains(n, ".-") || strings.Contains(n, "--") {
 		t.Errorf("%q (%d)", n, len(n))
 	}
 	again := f
-	if name("a", "uid", f) != name("a", "uid", again) || name("a", "uid", f) == name("a", "other", f) {
+	if name("a", "uid", f, 0) != name("a", "uid", again, 0) || name("a", "uid", f, 0) == name("a", "other", f, 0) {
 		t.Error("a name is made of the node's UID and the fault")
+	}
+	if name("a", "uid", f, 0) == name("a", "uid", f, 1) {
+		t.Error("the next incident of the same fault has another name")
 	}
 }

@@ -99,8 +99,8 @@ type Snapshot struct {
 	// SlotSure says that every budget that selects the node has just given its slot: a cache's word is enough to give one
 	// back, not to begin.
 	SlotSure bool
-	// Cancelled are incidents of this node that a human cancelled; they speak where none is open.
-	Cancelled []*v1alpha1.Remediation
+	// Over are incidents of this node that are over; they speak where none is open.
+	Over []*v1alpha1.Remediation
 	// Unsure says that what is intended and not listed may be on all the same: a process that died, or a step that was
 	// cut off, may have put it on and not come to write it down.
 	Unsure bool

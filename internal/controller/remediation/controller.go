@@ -131,18 +131,28 @@ func overtaken(err error) bool {
 }
 
 // resume goes on with an incident that exists and that the cache does not show: another controller was first, or the
-// cache is behind, for however long. One that is over stands until its fault has gone.
+// cache is behind, for however long. Where it is over it is looked live whether its fault is there, and decided again.
 func (r *Reconciler) resume(ctx context.Context, w *work, name string) (time.Duration, error) {
 	rem := &v1alpha1.Remediation{}
 	if err := r.Live.Get(ctx, types.NamespacedName{Name: name}, rem); err != nil {
 		return 0, fmt.Errorf("reading remediation: %w", err)
 	}
 	if rem.Status.Phase.Over() && !r.unfinished(rem) {
-		w.done = true
-		return w.nextCheck, nil
+		w.over = append(w.over, rem)
+		return 0, r.seeLive(ctx, w)
 	}
 	w.rem, w.fresh = rem, true
 	return 0, nil
+}
+
+// seeLive reads the NodeHealth from the server, for the next step.
+func (r *Reconciler) seeLive(ctx context.Context, w *work) error {
+	_, err := r.liveHealth(ctx, w)
+	if apierrors.IsNotFound(err) {
+		w.health, w.healthLive = &v1alpha1.NodeHealth{}, true // no node's.
+		return nil
+	}
+	return err
 }
 
 // refresh reads node and incident live, and asks for the rest anew. What this Reconcile itself has just read live, or
@@ -206,8 +216,8 @@ type work struct {
 	fresh, nodeFresh bool
 	// nextCheck is when a Node condition will have lasted long enough to be a fault.
 	nextCheck time.Duration
-	// cancelled are the node's incidents that a human cancelled.
-	cancelled []*v1alpha1.Remediation
+	// over are the node's incidents that are over.
+	over []*v1alpha1.Remediation
 	// doing is the step under way.
 	doing decide.Do
 	done  bool
@@ -246,8 +256,8 @@ func (r *Reconciler) incidents(ctx context.Context, w *work) error {
 	var found *v1alpha1.Remediation
 	for i := range list {
 		rem := &list[i]
-		if rem.Status.Phase == v1alpha1.PhaseCancelled && rem.Spec.Cancel {
-			w.cancelled = append(w.cancelled, rem)
+		if rem.Status.Phase.Over() {
+			w.over = append(w.over, rem)
 		}
 		if rem.Status.Phase.Over() && !r.unfinished(rem) {
 			continue
@@ -330,6 +340,10 @@ func (r *Reconciler) open(ctx context.Context, w *work, s *decide.Snapshot) (tim
 	if !ok {
 		w.done = true
 		return w.nextCheck, nil
+	}
+	if decide.Again(s, rem) && !w.healthLive {
+		// A cache that is behind may show a fault that has gone; it is no new one.
+		return 0, r.seeLive(ctx, w)
 	}
 	err := r.Client.Create(ctx, rem)
 	if apierrors.IsAlreadyExists(err) {

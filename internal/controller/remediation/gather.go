@@ -22,7 +22,7 @@ import (
 
 // gather makes the snapshot a decision depends on: first what is cached, then what decide asks to look at.
 func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, error) {
-	s := &decide.Snapshot{Now: r.Clock.Now(), Remediation: w.rem, Node: w.node, Cancelled: w.cancelled, NoRules: w.noRules}
+	s := &decide.Snapshot{Now: r.Clock.Now(), Remediation: w.rem, Node: w.node, Over: w.over, NoRules: w.noRules}
 	if w.rem != nil {
 		_, sure := r.sure.Load(w.rem.UID)
 		s.Unsure = !sure

@@ -220,3 +220,46 @@ func TestWithoutRulesTheNodeIsKeptOut(t *testing.T) {
 		})
 	}
 }
+
+func TestAnIncidentThatIsOverIsFollowedByAnother(t *testing.T) {
+	respond := func(c *cluster, how v1alpha1.Response) {
+		c.policy(func(p *v1alpha1.RemediationPolicySpec) { p.Rules[0].Response = how })
+		c.turns(2, time.Minute)
+	}
+	for name, tc := range map[string]struct {
+		meanwhile func(*cluster)
+		behind    bool // the cache shows no incident.
+		want      int
+		out       bool
+	}{
+		"the policy moves on, and back": {func(c *cluster) { respond(c, v1alpha1.ResponseIgnore); respond(c, v1alpha1.ResponseQuarantine) }, false, 2, true},
+		"the same, three times over": {func(c *cluster) {
+			for range 3 {
+				respond(c, v1alpha1.ResponseIgnore)
+				respond(c, v1alpha1.ResponseQuarantine)
+			}
+		}, false, 4, true},
+		"the fault goes, and is there again as it was": {func(c *cluster) { c.faults(); c.turns(2, time.Minute); c.faults(aFault("Xid79", bad)) }, false, 2, true},
+		"the same, and the cache is behind":            {func(c *cluster) { c.faults(); c.turns(2, time.Minute); c.faults(aFault("Xid79", bad)) }, true, 2, true},
+		"a human cancels":                              {func(c *cluster) { c.cancel(); c.turns(2, time.Minute) }, false, 1, false},
+		"a human cancels, and the cache is behind":     {func(c *cluster) { c.cancel(); c.turns(2, time.Minute) }, true, 1, false},
+		"the fault has gone, and the cache shows it still": {func(c *cluster) {
+			before := c.health()
+			c.faults()
+			c.turns(2, time.Minute)
+			c.oldHealth = before
+		}, false, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, faulty(aFault("Xid79", bad))...)
+			c.policy(func(p *v1alpha1.RemediationPolicySpec) { p.Rules[0].Response = v1alpha1.ResponseQuarantine })
+			c.turns(2, time.Minute)
+			tc.meanwhile(c)
+			c.noIncidents = tc.behind
+			c.turns(2, time.Minute)
+			if n, out := len(c.incidents()), len(c.rules()) == 1; n != tc.want || out != tc.out {
+				t.Errorf("%d incidents, want %d; kept out %v, want %v", n, tc.want, out, tc.out)
+			}
+		})
+	}
+}
