@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -144,7 +145,7 @@ func drained(s *Snapshot) *Decision {
 		return s.deviceDrained()
 	}
 	if d := askHuman(s); d != nil {
-		d.Do, d.KeepTaint = Unclaim, s.unproved()
+		d.Do = Unclaim
 		return d
 	}
 	r, _ := s.nextRung()
@@ -161,10 +162,14 @@ func drained(s *Snapshot) *Decision {
 	return d
 }
 
-// unproved says whether the last attempt left the node in a state that nothing has proved since.
+// unproved says whether the last attempt that did something left the node in a state that nothing has proved since.
 func (s *Snapshot) unproved() bool {
-	a := s.status().Attempts
-	return len(a) > 0 && a[len(a)-1].Result.Done() && a[len(a)-1].Result != v1alpha1.AttemptRepaired
+	for _, a := range slices.Backward(s.status().Attempts) {
+		if a.Result.Done() {
+			return a.Result != v1alpha1.AttemptRepaired
+		}
+	}
+	return false
 }
 
 func (s *Snapshot) deviceDrained() *Decision {

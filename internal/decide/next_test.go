@@ -710,3 +710,49 @@ func TestNamesFitATaintAndAreTheSameForTheSame(t *testing.T) {
 		t.Error("the next incident of the same fault has another name")
 	}
 }
+
+// What an attempt has left behind is kept out until something proves it, whatever takes the claim off meanwhile.
+func TestANodeThatNothingHasProvedStaysOut(t *testing.T) {
+	for name, then := range map[string]func(*world){
+		"the next drain lasts too long": func(w *world) {
+			w.job("late", "GPU-0")
+			w.pods[0].OwnerReferences = nil
+			w.run()
+			w.pass(2 * time.Hour)
+		},
+		"a human holds the node":              func(w *world) { w.hold(v1alpha1.HoldDisruption) },
+		"the policy only quarantines":         func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeQuarantine },
+		"a human takes the claim off by hand": func(w *world) { w.unclaim(true) },
+		"the next attempt is taken back": func(w *world) {
+			w.run()
+			w.hold(v1alpha1.HoldDisruption)
+		},
+		"the controller dies before it writes down that a human is asked": func(w *world) {
+			w.policy.Spec.Rungs[1].Attempts = nil
+			for range 10 {
+				d := Next(w.snapshot())
+				if d.Do == Unclaim {
+					w.unclaim(d.KeepTaint)
+					return
+				}
+				w.apply(d)
+			}
+			w.t.Fatalf("no human is asked: %v", w.reasons)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.fault("Xid79", bad)
+			w.run()
+			w.answer(v1alpha1.ActionDone, v1alpha1.ResultFailed)
+			then(w)
+			w.run()
+			if !w.snapshot().nodeTainted() {
+				t.Errorf("in service: %s, %v", w.rem.Status.Phase, w.reasons)
+			}
+			if listed := w.snapshot().listed(v1alpha1.QuarantineIntent{Kind: v1alpha1.QuarantineNodeTaint, Name: v1alpha1.TaintQuarantined}); !w.rem.Status.Phase.Acting() && !listed {
+				t.Errorf("%s lists %v", w.rem.Status.Phase, w.rem.Status.Quarantined)
+			}
+		})
+	}
+}

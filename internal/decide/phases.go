@@ -60,6 +60,10 @@ func (s *Snapshot) finish(d Decision) Decision {
 	if r := s.rule(); r != nil && d.Rule == "" {
 		d.Rule = r.Name
 	}
+	// Whatever takes the claim off, a node that nothing has proved fit stays out.
+	if (d.Do == Unclaim || d.Do == Withdraw) && s.unproved() && s.nodeTainted() {
+		d.KeepTaint = true
+	}
 	return d
 }
 

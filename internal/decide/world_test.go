@@ -318,7 +318,7 @@ func (w *world) apply(d Decision) {
 		}
 		return
 	case Unclaim:
-		w.unclaim(d.KeepTaint || w.nodeIntended() && d.Phase != v1alpha1.PhaseProbation)
+		w.release(d)
 	case Free:
 		w.slot = false
 		return
@@ -333,7 +333,7 @@ func (w *world) apply(d Decision) {
 	case Withdraw:
 		w.health.Spec.Action = nil
 		w.withdrawn++
-		w.unclaim(d.KeepTaint || w.nodeIntended())
+		w.release(d)
 	case Record:
 		w.rem.Finalizers = nil
 	default:
@@ -413,6 +413,15 @@ func (w *world) unclaim(keepTaint bool) {
 	if !keepTaint {
 		w.taint(false)
 	}
+}
+
+// release takes the claim off, and lists the taint that is left on.
+func (w *world) release(d Decision) {
+	on := v1alpha1.Quarantined{Kind: v1alpha1.QuarantineNodeTaint, Name: v1alpha1.TaintQuarantined}
+	if d.KeepTaint && !slices.Contains(w.rem.Status.Quarantined, on) {
+		w.rem.Status.Quarantined = append(w.rem.Status.Quarantined, on)
+	}
+	w.unclaim(d.KeepTaint || w.nodeIntended() && d.Phase != v1alpha1.PhaseProbation)
 }
 
 // reboot starts the node anew with or without its fault, as an agent that was asked would.
