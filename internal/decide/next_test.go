@@ -756,3 +756,41 @@ func TestANodeThatNothingHasProvedStaysOut(t *testing.T) {
 		})
 	}
 }
+
+func TestAFaultThatGoesAfterAnAttemptIsProvedToHaveGone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*world)
+		want   rest
+	}{
+		"in the drain for the next attempt": {func(*world) {}, rest{v1alpha1.PhaseVerifying, ReasonVerifying}},
+		"while it waits": {func(w *world) { w.hold(v1alpha1.HoldDisruption); w.run() },
+			rest{v1alpha1.PhaseVerifying, ReasonVerifying}},
+		"while it waits, and no slot is free": {func(w *world) { w.hold(v1alpha1.HoldDisruption); w.run(); w.full = true },
+			rest{v1alpha1.PhasePending, ReasonBudgetExhausted}},
+		"in quarantine": {func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeQuarantine; w.run() },
+			rest{v1alpha1.PhaseVerifying, ReasonVerifying}},
+		"in a mode that only observes": {func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeObserve; w.run() },
+			rest{v1alpha1.PhaseSucceeded, ReasonFaultCleared}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.fault("Xid79", bad)
+			w.run()
+			w.answer(v1alpha1.ActionDone, v1alpha1.ResultInterrupted)
+			w.apply(Next(w.snapshot()))
+			tc.change(w)
+			w.clear()
+			w.run()
+			if diff := cmp.Diff(tc.want, rest{w.rem.Status.Phase, w.rem.Status.Reason}); diff != "" {
+				t.Errorf("%s\n%v", diff, w.reasons)
+			}
+			if tc.want.Phase != v1alpha1.PhaseVerifying {
+				return
+			}
+			w.pass(time.Minute)
+			if w.run(); w.rem.Status.Phase != v1alpha1.PhaseProbation || w.snapshot().nodeTainted() {
+				t.Errorf("proved, and then %s", w.rem.Status.Phase)
+			}
+		})
+	}
+}

@@ -111,10 +111,13 @@ func (s *Snapshot) nodeTainted() bool {
 }
 
 // cleared ends an incident whose faults went away by themselves. Blindness is not health: the agent's word must be
-// fresh, except for a condition that somebody else writes on the Node.
+// fresh, except for a condition that somebody else writes on the Node. What an attempt has left behind is proved first.
 func cleared(s *Snapshot) *Decision {
 	if len(s.ours()) > 0 || s.rootStillThere() || !s.canSeeClear() {
 		return nil
+	}
+	if s.unproved() && s.mode() != v1alpha1.ModeObserve {
+		return s.prove()
 	}
 	return s.end(v1alpha1.PhaseSucceeded, ReasonFaultCleared, "the fault is gone without a repair")
 }

@@ -44,6 +44,9 @@ func (s *Snapshot) rungAction() v1alpha1.RungAction {
 
 // unhealthyDevice names the first device of the incident that is not back.
 func (s *Snapshot) unhealthyDevice() string {
+	if s.Health == nil {
+		return ""
+	}
 	for _, d := range s.Health.Status.Devices {
 		if d.Health == v1alpha1.DeviceMissing || (d.Health != v1alpha1.DeviceHealthy && s.isBad(d.ID)) {
 			return fmt.Sprintf("%s is %s", s.what(d.ID), d.Health)
@@ -171,20 +174,31 @@ func retryApproved(s *Snapshot) *Decision {
 }
 
 // replaced goes on to the proof when the faults of an escalated incident are gone: the part was replaced, or somebody
-// repaired it. The proof needs claim and slot like any other.
+// repaired it.
 func replaced(s *Snapshot) *Decision {
 	if len(s.ours()) > 0 || !s.canSeeClear() {
 		return nil
 	}
-	st := s.status()
-	if s.missingProof() != "" && s.unhealthyDevice() != "" {
+	return s.prove()
+}
+
+// prove goes on to the proof when no fault is left and every device is back. It needs claim and slot like any other; while
+// they are waited for, what is on is looked after.
+func (s *Snapshot) prove() *Decision {
+	if s.unhealthyDevice() != "" {
 		return nil
 	}
-	d := &Decision{Phase: v1alpha1.PhaseEscalated, Reason: st.Reason, Message: st.Message, WouldChange: st.WouldChange}
+	if d := requarantine(s); d != nil {
+		return d
+	}
+	st := s.status()
+	d := &Decision{Phase: s.phase(), Reason: st.Reason, Message: st.Message, WouldChange: st.WouldChange}
 	switch {
+	case s.Refused != nil && s.phase() == v1alpha1.PhasePending:
+		return s.waitPending(s.Refused.Reason, s.Refused.Message, s.Refused.WouldChange)
 	case s.Refused != nil:
-		return wait(v1alpha1.PhaseEscalated, poll, s.Refused.Reason, s.Refused.Message, s.Refused.WouldChange)
-	case !s.SlotHeld:
+		return wait(s.phase(), poll, s.Refused.Reason, s.Refused.Message, s.Refused.WouldChange)
+	case !s.SlotHeld || !s.SlotSure:
 		d.Do = Reserve
 		return d
 	case !s.ClaimHeld:

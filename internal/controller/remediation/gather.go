@@ -198,7 +198,7 @@ func (r *Reconciler) slot(ctx context.Context, w *work, s *decide.Snapshot, need
 	case w.rem == nil:
 		return nil
 	case w.rem.Status.Phase.Acting():
-		s.SlotHeld = !w.slotLost
+		s.SlotHeld, s.SlotSure = !w.slotLost, !w.slotLost
 		return nil
 	case w.slotHeld != nil:
 		s.SlotHeld, s.SlotSure = *w.slotHeld, *w.slotHeld
