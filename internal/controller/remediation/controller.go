@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -73,6 +74,13 @@ type Reconciler struct {
 	foreign claim.Finder
 	// sure holds the UIDs of the incidents of which this process knows that nothing is on but what they list.
 	sure sync.Map
+	// opened holds, by node, the name of the last incident that this process has begun; the cache may not show it yet.
+	opened sync.Map
+	// leads says when this process began to work, which is when it began to lead.
+	leads struct {
+		sync.Once
+		since time.Time
+	}
 	// placed holds, by UID of their incident, where rules were put on that are not written down yet.
 	placed sync.Map
 	// looked holds, by UID, when it was last seen that an incident's rules are where they belong.
@@ -95,6 +103,7 @@ var errLater = errors.New("other nodes come first")
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
+	r.leads.Do(func() { r.leads.since = r.Clock.Now() })
 	w, err := r.begin(ctx, req.Name)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -278,10 +287,13 @@ func (r *Reconciler) ofNode(ctx context.Context, node string) ([]v1alpha1.Remedi
 	return list.Items, nil
 }
 
-// before prefers what is open over what is over, then the older.
+// before prefers what is open over what is over, then the older, then the lower name: two turns must agree on one.
 func before(a, b *v1alpha1.Remediation) bool {
 	if a.Status.Phase.Over() != b.Status.Phase.Over() {
 		return b.Status.Phase.Over()
+	}
+	if a.CreationTimestamp.Equal(&b.CreationTimestamp) { // to the second.
+		return a.Name < b.Name
 	}
 	return a.CreationTimestamp.Before(&b.CreationTimestamp)
 }
@@ -328,6 +340,7 @@ func (r *Reconciler) retire(ctx context.Context, w *work) error {
 	if !r.expired(w.rem) {
 		return nil
 	}
+	r.opened.CompareAndDelete(w.name, w.rem.Name)
 	if err := r.Client.Delete(ctx, w.rem, client.Preconditions{UID: &w.rem.UID}); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("deleting an old remediation: %w", err)
 	}
@@ -340,6 +353,9 @@ func (r *Reconciler) open(ctx context.Context, w *work, s *decide.Snapshot) (tim
 	if !ok {
 		w.done = true
 		return w.nextCheck, nil
+	}
+	if err := r.unseen(ctx, w); err != nil || w.rem != nil {
+		return 0, err
 	}
 	if decide.Again(s, rem) && !w.healthLive {
 		// A cache that is behind may show a fault that has gone; it is no new one.
@@ -354,6 +370,40 @@ func (r *Reconciler) open(ctx context.Context, w *work, s *decide.Snapshot) (tim
 	}
 	r.Metrics.Opened.WithLabelValues(rem.Spec.Root.Code).Inc()
 	r.sure.Store(rem.UID, true)
+	r.opened.Store(w.name, rem.Name)
 	w.rem = rem
 	return 0, nil
+}
+
+// cacheLag is how long a new leader does not rely on its cache to show what the one before it has begun.
+const cacheLag = 15 * time.Second
+
+// unseen finds an open incident of the node that the cache does not show yet: at most one is open a node, and another fault
+// would begin another. Only this process's own last one can be behind, but for a while after another led.
+func (r *Reconciler) unseen(ctx context.Context, w *work) error {
+	last, known := r.opened.Load(w.name)
+	switch {
+	case known && slices.ContainsFunc(w.over, func(rem *v1alpha1.Remediation) bool { return rem.Name == last }):
+		return nil
+	case !known && r.Clock.Since(r.leads.since) > cacheLag:
+		return nil
+	}
+	var list v1alpha1.RemediationList
+	if err := r.Live.List(ctx, &list, client.MatchingFields{IndexNode: w.name}); err != nil {
+		return fmt.Errorf("listing remediations of the node: %w", err)
+	}
+	w.over = nil
+	for i := range list.Items {
+		rem := &list.Items[i]
+		switch {
+		case rem.Status.Phase.Over():
+			w.over = append(w.over, rem)
+		case w.rem == nil || before(rem, w.rem):
+			w.rem, w.fresh = rem, true
+		}
+	}
+	if known && !slices.ContainsFunc(list.Items, func(rem v1alpha1.Remediation) bool { return rem.Name == last }) {
+		r.opened.Delete(w.name)
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -261,5 +262,49 @@ func TestAnIncidentThatIsOverIsFollowedByAnother(t *testing.T) {
 				t.Errorf("%d incidents, want %d; kept out %v, want %v", n, tc.want, out, tc.out)
 			}
 		})
+	}
+}
+
+func TestANodeHasOneIncidentThoughTheCacheIsBehind(t *testing.T) {
+	for name, between := range map[string]func(*cluster){
+		"the same controller": func(*cluster) {},
+		"a new leader":        func(c *cluster) { c.restart() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, faulty(aFault("Xid45", bad))...)
+			c.policy(func(p *v1alpha1.RemediationPolicySpec) { p.Mode = v1alpha1.ModeQuarantine })
+			c.turns(1, time.Minute)
+			c.faults(aFault("Xid79", "GPU-1"), aFault("Xid45", bad))
+			between(c)
+			c.noIncidents = true
+			c.turns(2, 0)
+			c.noIncidents = false
+			c.turns(2, time.Minute)
+			if devices := c.incident().Spec.Devices; len(devices) != 2 {
+				t.Errorf("the second fault has not joined: %v", devices)
+			}
+		})
+	}
+}
+
+func TestTwoIncidentsOfOneSecondAreTakenInOneOrder(t *testing.T) {
+	a, b := &v1alpha1.Remediation{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, &v1alpha1.Remediation{ObjectMeta: metav1.ObjectMeta{Name: "b"}}
+	if !before(a, b) || before(b, a) {
+		t.Error("the order depends on which is seen first")
+	}
+}
+
+// What a bad device waits for is counted: an incident, a look where it is, and a rule on it.
+func TestThreeRequestsKeepABadDeviceOut(t *testing.T) {
+	c := newCluster(t, aNode(), aPolicy(), aHealth(), aBudget("a", "a"))
+	slice := pool(1, bad, "GPU-1")
+	c.must(c.server.Create(t.Context(), &slice))
+	c.turns(1, time.Minute)
+	c.faults(aFault("Xid79", bad))
+	c.done = nil
+	c.turns(1, 0)
+	want := []string{"list ResourceSliceList", "create Remediation", "create DeviceTaintRule"}
+	if diff := cmp.Diff(want, c.done[:min(3, len(c.done))]); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
