@@ -38,7 +38,7 @@ func Look(s *Snapshot) Needs {
 		// A gate that is seen to be closed keeps it waiting whatever runs on the node, and for hours perhaps.
 		open := act && s.closedGate() == nil
 		return Needs{Handles: s.misses(), Rules: s.stale(), Pods: open || s.mode() == v1alpha1.ModeObserve,
-			Foreign: open, Slot: act, History: act}
+			Foreign: open, Slot: true, History: act}
 	case v1alpha1.PhaseQuarantined:
 		return Needs{Handles: s.misses(), Rules: s.stale(), Slot: true}
 	case v1alpha1.PhaseDraining:

@@ -188,6 +188,28 @@ func TestWithoutRulesTheNodeIsKeptOut(t *testing.T) {
 	}
 }
 
+// The budget loop leaves the slots of incidents that are not over alone: what one that does not act holds, it gives back.
+func TestWhatDoesNotActGivesItsSlotBack(t *testing.T) {
+	for name, change := range map[string]func(*world){
+		"it waits":                  func(w *world) { w.hold(v1alpha1.HoldDisruption) },
+		"it only observes":          func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeObserve },
+		"it only quarantines":       func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeQuarantine },
+		"it waits to be put on":     func(w *world) { w.hold(v1alpha1.HoldEverything) },
+		"it waits for a human":      func(w *world) { w.past = 3 },
+		"its policy says otherwise": func(w *world) { w.policy.Spec.Rules[1].Response = v1alpha1.ResponseQuarantine },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			change(w)
+			w.fault("Xid79", bad)
+			w.slot = true
+			if w.run(); w.slot || !Look(w.bare()).Slot {
+				t.Errorf("%s, %s: the slot is held", w.rem.Status.Phase, w.rem.Status.Reason)
+			}
+		})
+	}
+}
+
 func TestASlotIsAskedForUnlessItHasJustBeenGiven(t *testing.T) {
 	for name, tc := range map[string]struct {
 		held, sure bool
@@ -272,7 +294,7 @@ func TestWhatIsNotNeededIsNotLookedAt(t *testing.T) {
 		"a hold waits":             {func(w *world) { w.hold(v1alpha1.HoldDisruption) }, Needs{Slot: true, History: true}},
 		"somebody else's claim":    {func(w *world) { w.foreign = []Claim{{By: "kured"}} }, Needs{Slot: true, History: true}},
 		"blindness waits":          {func(w *world) { w.reports = false }, Needs{Slot: true, History: true}},
-		"observing plans its pods": {func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeObserve }, Needs{Handles: true, Pods: true}},
+		"observing plans its pods": {func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeObserve }, Needs{Handles: true, Pods: true, Slot: true}},
 		"a device that is not offered may be again": {func(w *world) { w.notOffered = map[string]bool{bad: true} },
 			Needs{Handles: true, Pods: true, Foreign: true, Slot: true, History: true}},
 	} {

@@ -145,7 +145,7 @@ func (w *world) snapshot() *Snapshot {
 // bare is what is known without looking.
 func (w *world) bare() *Snapshot {
 	s := &Snapshot{Now: w.now, Remediation: w.rem, Node: w.node, Health: w.health, Reporting: w.reports, NotReportingWhy: "silent",
-		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotHeld: w.slot, SlotSure: w.slot,
+		Policy: Governing{Policy: w.policy, Accepted: true}, Holds: w.holds, Foreign: w.foreign, SlotSure: w.slot,
 		NoRules: w.tried, LookedAt: w.lookedAt, LookedBoot: w.lookedBoot}
 	if w.policy == nil {
 		s.Policy = Governing{}
@@ -165,6 +165,12 @@ func (w *world) bare() *Snapshot {
 
 // look fills in what Look asks for: what was not looked at is not known.
 func (w *world) look(s *Snapshot) {
+	if w.rem == nil {
+		if Look(s).Handles {
+			w.offer(s)
+		}
+		return
+	}
 	needs := Look(s)
 	if needs.Handles || needs.Rules {
 		w.offer(s)
@@ -179,6 +185,7 @@ func (w *world) look(s *Snapshot) {
 		}
 	}
 	needs = Look(s)
+	s.SlotHeld = w.slot && (needs.Slot || s.phase().Acting())
 	if needs.History {
 		s.PastRepairs = w.past
 	}

@@ -38,9 +38,6 @@ const (
 
 	// lookAgain is how often reservations are compared with what they are for.
 	lookAgain = time.Minute
-	// abandoned is after how long a slot whose Remediation does not act counts as left over by a controller that
-	// died between taking it and claiming the node. The loop that acts takes seconds for that.
-	abandoned = 10 * time.Minute
 )
 
 // Options are what the loop works with.
@@ -148,8 +145,8 @@ func withCondition(current *v1alpha1.NodeDisruptionBudget, now time.Time) *v1alp
 	return next
 }
 
-// freeLeftOver frees the slots of Remediations that are gone or over, and of those that took a slot long ago and never
-// acted. The Keeper checks again, live, before it frees one.
+// freeLeftOver frees the slots of Remediations that are gone or over. The Keeper checks again, live, before it frees one.
+// One that is open gives back its own, whatever it has not come to: freed here, its slot could go while it begins to act.
 func (l *loop) freeLeftOver(ctx context.Context, current *v1alpha1.NodeDisruptionBudget) error {
 	var errs []error
 	for _, reservation := range current.Status.Reservations {
@@ -158,7 +155,7 @@ func (l *loop) freeLeftOver(ctx context.Context, current *v1alpha1.NodeDisruptio
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("reading remediation %s: %w", reservation.Remediation, err)
 		}
-		if err == nil && string(remediation.UID) == reservation.RemediationUID && !l.leftOver(remediation, reservation) {
+		if err == nil && string(remediation.UID) == reservation.RemediationUID && !remediation.Status.Phase.Over() {
 			continue
 		}
 		err = l.Keeper.Release(ctx, holderOf(reservation), budget.Fresh{})
@@ -167,16 +164,6 @@ func (l *loop) freeLeftOver(ctx context.Context, current *v1alpha1.NodeDisruptio
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// leftOver says whether an existing Remediation needs its slot no more. An escalated one may keep it: its node may be out.
-func (l *loop) leftOver(remediation *v1alpha1.Remediation, reservation v1alpha1.Reservation) bool {
-	phase := remediation.Status.Phase
-	if phase.Over() {
-		return true
-	}
-	idle := phase == "" || phase == v1alpha1.PhasePending || phase == v1alpha1.PhaseQuarantined || phase == v1alpha1.PhaseProbation
-	return idle && l.Clock.Since(reservation.Since.Time) > abandoned
 }
 
 // holderOf is as much of a Remediation as its reservation remembers, for when it is gone.

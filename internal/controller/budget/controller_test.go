@@ -71,9 +71,9 @@ func TestReservationsAreKeptAsLongAsTheyAreNeeded(t *testing.T) {
 	}{
 		"it acts":                    {phase: v1alpha1.PhaseDraining, age: time.Hour, kept: true},
 		"it has just taken the slot": {phase: v1alpha1.PhasePending, age: time.Minute, kept: true},
-		"it took the slot long ago and never acted": {phase: v1alpha1.PhasePending, age: time.Hour},
-		"it never acted, but the node is claimed":   {phase: v1alpha1.PhasePending, age: time.Hour, claim: "r/r-uid", kept: true},
-		"it waits for a human: its node may be out": {phase: v1alpha1.PhaseEscalated, age: time.Hour, kept: true},
+		"it took the slot long ago and begins to act": {phase: v1alpha1.PhasePending, age: time.Hour, kept: true},
+		"it never acted, but the node is claimed":     {phase: v1alpha1.PhasePending, age: time.Hour, claim: "r/r-uid", kept: true},
+		"it waits for a human: its node may be out":   {phase: v1alpha1.PhaseEscalated, age: time.Hour, kept: true},
 		"it is over":                          {phase: v1alpha1.PhaseSucceeded},
 		"it is over, but the node is claimed": {phase: v1alpha1.PhaseCancelled, claim: "r/r-uid", kept: true},
 		"it is gone":                          {gone: true},
