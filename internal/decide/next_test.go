@@ -816,3 +816,35 @@ func TestAFaultThatGoesAfterAnAttemptIsProvedToHaveGone(t *testing.T) {
 		})
 	}
 }
+
+func TestProbationDoesNotEndUnseen(t *testing.T) {
+	w := newWorld(t)
+	w.fault("Xid79", bad)
+	w.run()
+	w.reboot("boot-2", true)
+	w.run()
+	w.pass(time.Minute)
+	w.run()
+	for _, step := range []struct {
+		reports bool
+		after   time.Duration
+		want    rest
+	}{
+		{false, 30 * time.Minute, rest{v1alpha1.PhaseProbation, ReasonVerified}},
+		{false, time.Hour, rest{v1alpha1.PhaseProbation, ReasonNotReporting}},
+		{false, 24 * time.Hour, rest{v1alpha1.PhaseEscalated, ReasonNotReporting}},
+		{true, time.Hour, rest{v1alpha1.PhaseVerifying, ReasonVerifying}},
+		{true, time.Minute, rest{v1alpha1.PhaseProbation, ReasonVerified}},
+		{true, time.Hour, rest{v1alpha1.PhaseSucceeded, ReasonProbationClean}},
+	} {
+		w.reports = step.reports
+		w.pass(step.after)
+		w.run()
+		if diff := cmp.Diff(step.want, rest{w.rem.Status.Phase, w.rem.Status.Reason}); diff != "" {
+			t.Fatal(diff)
+		}
+		if len(w.rem.Status.Quarantined)+len(w.node.Spec.Taints) > 0 {
+			t.Errorf("blindness keeps nothing out: %v %v", w.rem.Status.Quarantined, w.node.Spec.Taints)
+		}
+	}
+}

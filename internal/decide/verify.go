@@ -151,11 +151,19 @@ func (s *Snapshot) lastAttempt() *v1alpha1.Attempt {
 	return &a[len(a)-1]
 }
 
-// probationOver ends an incident well.
+// probationOver ends an incident well, where it can be seen that the fault has stayed away. One that nobody can see for as
+// long as a wait lasts is a human's.
 func probationOver(s *Snapshot) *Decision {
 	st := s.status()
 	if st.Deadline != nil && s.Now.Before(st.Deadline.Time) {
 		return nil
+	}
+	if !s.Reporting {
+		text := "probation is over, and the agent's word is not fresh: " + s.NotReportingWhy
+		if st.Deadline != nil && !s.Now.Before(st.Deadline.Add(defaultWaitDeadline)) {
+			return escalate(ReasonNotReporting, text, wayOut)
+		}
+		return wait(v1alpha1.PhaseProbation, poll, ReasonNotReporting, text, "the agent reports again")
 	}
 	return s.end(v1alpha1.PhaseSucceeded, ReasonProbationClean, "no relapse within "+span(s.probation()))
 }
