@@ -848,3 +848,26 @@ func TestProbationDoesNotEndUnseen(t *testing.T) {
 		}
 	}
 }
+
+func TestAHumanIsAskedForTheSameWhileTheProofWaits(t *testing.T) {
+	w := newWorld(t)
+	w.past = 3
+	w.fault("Xid79", bad)
+	w.run()
+	why, way := w.rem.Status.Message, w.rem.Status.WouldChange
+	w.clear()
+	w.full = true
+	for range 2 {
+		w.pass(time.Minute)
+		w.run()
+		st := w.rem.Status
+		if st.Reason != ReasonRepairLimit || st.Message != why+"; the fault is gone, and the proof waits: 1 of 1 is out" || st.WouldChange != way {
+			t.Errorf("%s: %s; %s", st.Reason, st.Message, st.WouldChange)
+		}
+	}
+	w.fault("Xid79", bad)
+	w.run()
+	if st := w.rem.Status; st.Reason != ReasonRepairLimit || st.Message != why {
+		t.Errorf("the fault is back: %s: %s", st.Reason, st.Message)
+	}
+}

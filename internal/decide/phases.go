@@ -246,7 +246,7 @@ func raised(s *Snapshot) *Decision {
 // watchOn keeps the reason that the phase was entered with.
 func watchOn(s *Snapshot) *Decision {
 	st := s.status()
-	d := wait(st.Phase, poll, st.Reason, st.Message, st.WouldChange)
+	d := wait(st.Phase, poll, st.Reason, said(st.Message), st.WouldChange)
 	if st.Deadline != nil {
 		d.Requeue = min(poll, max(time.Millisecond, st.Deadline.Sub(s.Now)))
 	}

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -190,6 +191,15 @@ func replaced(s *Snapshot) *Decision {
 	return s.prove()
 }
 
+// proofWaits goes between why an incident rests and what keeps it from being proved that it need not any more.
+const proofWaits = "; the fault is gone, and the proof waits: "
+
+// said is why an incident rests, without what its proof has waited for.
+func said(message string) string {
+	before, _, _ := strings.Cut(message, proofWaits)
+	return before
+}
+
 // prove goes on to the proof when no fault is left and every device is back. It needs claim and slot like any other; while
 // they are waited for, what is on is looked after.
 func (s *Snapshot) prove() *Decision {
@@ -205,7 +215,8 @@ func (s *Snapshot) prove() *Decision {
 	case s.Refused != nil && s.phase() == v1alpha1.PhasePending:
 		return s.waitPending(s.Refused.Reason, s.Refused.Message, s.Refused.WouldChange)
 	case s.Refused != nil:
-		return wait(s.phase(), poll, s.Refused.Reason, s.Refused.Message, s.Refused.WouldChange)
+		// It rests for the same reason as before, a human's most of all.
+		return wait(s.phase(), poll, st.Reason, said(st.Message)+proofWaits+s.Refused.Message, st.WouldChange)
 	case !s.SlotHeld || !s.SlotSure:
 		d.Do = Reserve
 		return d
