@@ -170,7 +170,10 @@ func (r *Reconciler) refresh(ctx context.Context, w *work) error {
 	if !w.healthLive {
 		w.health = nil
 	}
-	w.slotHeld, w.offers = nil, nil
+	if w.offers != nil && !w.offers.current {
+		w.offers = nil
+	}
+	w.slotHeld = nil
 	w.moved()
 	if w.node != nil {
 		node := &corev1.Node{}

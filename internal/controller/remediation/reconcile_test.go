@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
@@ -306,5 +308,29 @@ func TestThreeRequestsKeepABadDeviceOut(t *testing.T) {
 	want := []string{"list ResourceSliceList", "create Remediation", "create DeviceTaintRule"}
 	if diff := cmp.Diff(want, c.done[:min(3, len(c.done))]); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+// The API server's cache may go on for a while to tell of names that have shifted: a current look is not thrown away for it.
+func TestAGoodDeviceIsTaintedOnceAtMost(t *testing.T) {
+	c := newCluster(t, faulty(aFault("Xid79", bad))...)
+	c.Live = interceptor.NewClient(c.server, interceptor.Funcs{
+		List: func(ctx context.Context, api client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			slices, ok := list.(*resourcev1.ResourceSliceList)
+			if !ok {
+				return api.List(ctx, list, opts...)
+			}
+			o := client.ListOptions{}
+			o.ApplyOptions(opts)
+			slices.Items = []resourcev1.ResourceSlice{pool(2, "GPU-1", bad)}
+			if o.Raw != nil && o.Raw.ResourceVersion == "0" {
+				slices.Items = []resourcev1.ResourceSlice{pool(1, bad, "GPU-1")}
+			}
+			return nil
+		},
+	})
+	c.turns(1, 0)
+	if n := c.count("create DeviceTaintRule"); n != 2 || !slices.Equal(c.rules(), []string{"gpu-1"}) {
+		t.Errorf("%d rules were made, and are on %v", n, c.rules())
 	}
 }
