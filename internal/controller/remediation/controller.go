@@ -118,16 +118,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 				return ctrl.Result{}, err
 			}
 		case errors.Is(err, errLater):
-			return again(time.Millisecond), nil
+			return again(w, time.Millisecond), nil
 		case err != nil:
 			return ctrl.Result{}, fmt.Errorf("node %s: %w", req.Name, err)
 		case after > 0:
-			return again(after), nil
+			return again(w, after), nil
 		case w.done:
 			return ctrl.Result{}, nil
 		}
 	}
-	return again(breather), nil
+	return again(w, breather), nil
 }
 
 // breather is the pause of a node that takes many steps, or is overtaken again and again: others have their turn.

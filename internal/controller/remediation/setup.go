@@ -46,12 +46,12 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: max(1, o.Workers), SkipNameValidation: ptr.To(true), RateLimiter: debounce.Backoff(), NewQueue: r.newQueue,
 		}).
-		Watches(&v1alpha1.NodeHealth{}, enqueue(pressing, byName), builder.WithPredicates(r.healthMatters())).
-		Watches(&v1alpha1.Remediation{}, enqueue(later, byRemediation), builder.WithPredicates(asked())).
-		Watches(&corev1.Node{}, enqueue(later, byName), builder.WithPredicates(nodeMatters())).
-		Watches(&v1alpha1.RemediationPolicy{}, enqueue(later, r.openNodes), builder.WithPredicates(policyMatters())).
-		Watches(&v1alpha1.RemediationHold{}, enqueue(later, r.openNodes)).
-		Watches(&v1alpha1.NodeDisruptionBudget{}, enqueue(later, r.waitingNodes), builder.WithPredicates(slotFreed())).
+		Watches(&v1alpha1.NodeHealth{}, enqueue(byName, news), builder.WithPredicates(r.healthMatters())).
+		Watches(&v1alpha1.Remediation{}, enqueue(byRemediation, nil), builder.WithPredicates(asked())).
+		Watches(&corev1.Node{}, enqueue(byName, nil), builder.WithPredicates(nodeMatters())).
+		Watches(&v1alpha1.RemediationPolicy{}, enqueue(r.openNodes, nil), builder.WithPredicates(policyMatters())).
+		Watches(&v1alpha1.RemediationHold{}, enqueue(r.openNodes, nil)).
+		Watches(&v1alpha1.NodeDisruptionBudget{}, enqueue(r.waitingNodes, nil), builder.WithPredicates(slotFreed())).
 		Complete(r)
 }
 
