@@ -78,8 +78,11 @@ func (a *adopter) adoptNode(ctx context.Context, node *corev1.Node) error {
 	}
 	for owner := range owners {
 		missing, err := a.missing(ctx, owner)
-		if err != nil || !missing {
+		if err != nil {
 			return err
+		}
+		if !missing {
+			continue
 		}
 		if claimed && owner == name {
 			if _, err := claim.Patch(ctx, a.Client, node, claim.TakeOff(node, name, uid)); err != nil {
