@@ -586,8 +586,8 @@ func TestWhatWasPutOnAndNotWrittenDownComesOff(t *testing.T) {
 		t.Errorf("nothing is on, yet %s", d.Do)
 	}
 	s.Unsure = true
-	if d := Next(s); d.Do != Unquarantine {
-		t.Errorf("something may be on, yet %s", d.Do)
+	if d := Next(s); d.Do != Unquarantine || d.Reason != ReasonModeObserve {
+		t.Errorf("something may be on, yet %s: %s", d.Do, d.Reason)
 	}
 	w.rem.Spec.Cancel = true
 	s = w.snapshot()

@@ -149,10 +149,16 @@ func policyMovedOn(s *Snapshot) *Decision {
 		"policy "+s.Policy.Policy.Name+" no longer asks for anything about this fault")
 }
 
-// lowered takes everything off where the policy no longer allows even quarantine.
+// lowered takes everything off where the policy no longer allows even quarantine. Where nothing is known to be on, it is
+// only made sure of.
 func lowered(s *Snapshot) *Decision {
 	if s.mode() != v1alpha1.ModeObserve || !s.anythingOn() {
 		return nil
+	}
+	if len(s.status().Quarantined) == 0 && !s.ClaimHeld && !s.nodeTainted() {
+		d := observe(s)
+		d.Do, d.Requeue = Unquarantine, 0
+		return d
 	}
 	d := s.end(v1alpha1.PhasePending, ReasonPolicyLowered, "the node is only observed now; what was put on is taken off")
 	return d

@@ -372,7 +372,6 @@ func (r *Reconciler) open(ctx context.Context, w *work, s *decide.Snapshot) (tim
 		return 0, fmt.Errorf("creating remediation: %w", err)
 	}
 	r.Metrics.Opened.WithLabelValues(rem.Spec.Root.Code).Inc()
-	r.sure.Store(rem.UID, true)
 	r.opened.Store(w.name, rem.Name)
 	w.rem = rem
 	return 0, nil

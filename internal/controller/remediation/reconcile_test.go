@@ -334,3 +334,19 @@ func TestAGoodDeviceIsTaintedOnceAtMost(t *testing.T) {
 		t.Errorf("%d rules were made, and are on %v", n, c.rules())
 	}
 }
+
+// An incident that was removed by force leaves its rule behind, and the next of the same fault has its name, and so the rule.
+func TestARuleThatWasLeftBehindComesOff(t *testing.T) {
+	c := newCluster(t, faulty(aFault("Xid79", bad))...)
+	c.policy(func(p *v1alpha1.RemediationPolicySpec) { p.Mode = v1alpha1.ModeQuarantine })
+	c.turns(1, time.Minute)
+	rem := c.incident()
+	rem.Finalizers = nil
+	c.must(c.server.Update(t.Context(), rem))
+	c.must(c.server.Delete(t.Context(), rem))
+	c.policy(func(p *v1alpha1.RemediationPolicySpec) { p.Mode = v1alpha1.ModeObserve })
+	c.turns(1, time.Minute)
+	if on, st := c.rules(), c.incident().Status; len(on) > 0 || len(st.Timeline) != 1 {
+		t.Errorf("only observed, and rules are on %v; timeline %v", on, st.Timeline)
+	}
+}
