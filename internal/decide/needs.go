@@ -30,7 +30,7 @@ func Look(s *Snapshot) Needs {
 		return Needs{Slot: true}
 	}
 	if s.Remediation == nil {
-		return Needs{Handles: len((&Snapshot{Faults: s.Faults}).ours()) > 0}
+		return Needs{Handles: len(s.ours()) > 0}
 	}
 	switch s.phase() {
 	case v1alpha1.PhasePending:

@@ -21,7 +21,7 @@ func Open(s *Snapshot) (*v1alpha1.Remediation, bool) {
 	if s.Node == nil {
 		return nil, false
 	}
-	ours := slices.DeleteFunc((&Snapshot{Faults: s.Faults}).ours(), s.cancelledFor)
+	ours := s.ours()
 	if len(ours) == 0 {
 		return nil, false
 	}
@@ -72,14 +72,17 @@ func Again(s *Snapshot, rem *v1alpha1.Remediation) bool {
 // the fault it began with has gone: what the same breakage shows a moment later is no new incident.
 func (s *Snapshot) cancelledFor(m Matched) bool {
 	return slices.ContainsFunc(s.Over, func(rem *v1alpha1.Remediation) bool {
-		if rem.Status.Phase != v1alpha1.PhaseCancelled || !rem.Spec.Cancel {
-			return false
-		}
 		about := slices.Contains(rem.Spec.Devices, m.Fault.Device) || len(rem.Spec.Devices) == 0 && m.Fault.Device == ""
-		root := rem.Spec.Root
-		return about && slices.ContainsFunc(s.Faults, func(now Matched) bool {
-			return now.Fault.Code == root.Code && now.Fault.Device == root.Device && now.Fault.FirstSeen.Equal(&root.FirstSeen)
-		})
+		return about && CancelStands(s, rem)
+	})
+}
+
+// CancelStands says whether a human has cancelled an incident and the fault it began with is still there. It is kept for as
+// long: without it the fault would begin another.
+func CancelStands(s *Snapshot, rem *v1alpha1.Remediation) bool {
+	root := rem.Spec.Root
+	return rem.Status.Phase == v1alpha1.PhaseCancelled && rem.Spec.Cancel && slices.ContainsFunc(s.Faults, func(now Matched) bool {
+		return now.Fault.Code == root.Code && now.Fault.Device == root.Device && now.Fault.FirstSeen.Equal(&root.FirstSeen)
 	})
 }
 

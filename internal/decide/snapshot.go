@@ -122,10 +122,11 @@ func (s *Snapshot) mode() v1alpha1.Mode {
 	return s.Policy.Policy.Spec.Mode
 }
 
-// ours are the faults now that this incident is about: those under a rule that does something.
+// ours are the faults now that this incident is about: those under a rule that does something, and that no human has
+// cancelled.
 func (s *Snapshot) ours() []Matched {
 	return slices.DeleteFunc(slices.Clone(s.Faults), func(m Matched) bool {
-		return m.Rule == nil || m.Rule.Response == v1alpha1.ResponseIgnore
+		return m.Rule == nil || m.Rule.Response == v1alpha1.ResponseIgnore || s.cancelledFor(m)
 	})
 }
 

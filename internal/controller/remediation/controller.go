@@ -295,6 +295,9 @@ func before(a, b *v1alpha1.Remediation) bool {
 	if a.Status.Phase.Over() != b.Status.Phase.Over() {
 		return b.Status.Phase.Over()
 	}
+	if a.Spec.Cancel != b.Spec.Cancel && a.Status.Phase.Over() {
+		return b.Spec.Cancel // which may have to stay, and must not keep the others.
+	}
 	if a.CreationTimestamp.Equal(&b.CreationTimestamp) { // to the second.
 		return a.Name < b.Name
 	}
@@ -312,12 +315,12 @@ func (r *Reconciler) expired(rem *v1alpha1.Remediation) bool {
 
 // step gathers, decides and applies once. It gives how long to wait, or 0 for another step.
 func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
-	if w.rem != nil && w.rem.Status.Phase.Over() && len(w.rem.Finalizers) == 0 {
-		return 0, r.retire(ctx, w)
-	}
 	s, err := r.gather(ctx, w)
 	if err != nil {
 		return 0, err
+	}
+	if w.rem != nil && w.rem.Status.Phase.Over() && len(w.rem.Finalizers) == 0 {
+		return 0, r.retire(ctx, w, s)
 	}
 	if w.rem == nil {
 		return r.open(ctx, w, s)
@@ -337,8 +340,13 @@ func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
 	return r.apply(ctx, w, s, d)
 }
 
-// retire deletes an incident that is over, let go of, and older than people are likely to read.
-func (r *Reconciler) retire(ctx context.Context, w *work) error {
+// retire deletes an incident that is over, let go of, and older than people are likely to read, unless a human's word in
+// it still stands: then the node's other faults are looked at.
+func (r *Reconciler) retire(ctx context.Context, w *work, s *decide.Snapshot) error {
+	if decide.CancelStands(s, w.rem) {
+		w.rem = nil
+		return nil
+	}
 	w.done = true
 	if !r.expired(w.rem) {
 		return nil

@@ -350,3 +350,26 @@ func TestARuleThatWasLeftBehindComesOff(t *testing.T) {
 		t.Errorf("only observed, and rules are on %v; timeline %v", on, st.Timeline)
 	}
 }
+
+func TestACancelStandsForAsLongAsItsFaultIsThere(t *testing.T) {
+	c := newCluster(t, faulty(aFault("Xid79", bad))...)
+	c.policy(func(p *v1alpha1.RemediationPolicySpec) { p.Mode = v1alpha1.ModeQuarantine })
+	c.turns(1, time.Minute)
+	c.cancel()
+	c.turns(1, DefaultRetention+time.Hour)
+	c.turns(3, time.Minute)
+	if phase := c.incident().Status.Phase; phase != v1alpha1.PhaseCancelled || len(c.rules()) > 0 {
+		t.Errorf("%s, rules on %v", phase, c.rules())
+	}
+	other := aFault("Xid79", "GPU-1")
+	c.faults(aFault("Xid79", bad), other)
+	c.turns(1, time.Minute)
+	if n := len(c.incidents()); n != 2 || !slices.Equal(c.rules(), []string{"gpu-1"}) {
+		t.Errorf("another fault is another incident: %d, rules on %v", n, c.rules())
+	}
+	c.faults()
+	c.turns(4, time.Minute)
+	if rem := c.incident(); rem.Spec.Devices[0] != "GPU-1" {
+		t.Errorf("its fault has gone, and the incident is kept: %s", rem.Name)
+	}
+}
