@@ -132,10 +132,10 @@ func (r *Reconciler) putOn(ctx context.Context, w *work, s *decide.Snapshot, d d
 	return handles, nil
 }
 
-// confirm looks once more where the devices are, unless the look that the rules were made by was current: the names in a
-// pool may have come to mean other devices. A rule on one that is not the bad one any more is taken off again.
+// confirm looks once more where the devices are, unless the look that the rules were made by was current, and has just
+// been: the names in a pool may have come to mean other devices. A rule on one that is not the bad one any more is taken off again.
 func (r *Reconciler) confirm(ctx context.Context, w *work, on placed) error {
-	if len(on.handles) == 0 || (on.by != nil && on.by.current) {
+	if len(on.handles) == 0 || (on.by != nil && on.by.current && r.Clock.Since(on.by.at) <= offersMaxAge) {
 		return nil
 	}
 	if w.offers == on.by || !w.offers.current {

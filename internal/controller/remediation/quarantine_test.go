@@ -258,3 +258,23 @@ func TestWhatWasTakenOffMeanwhileIsPutOnAnew(t *testing.T) {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
+
+func TestALookThatWasCurrentIsNotForLong(t *testing.T) {
+	current := []resourcev1.ResourceSlice{pool(1, "GPU-0", bad)}
+	b := newRig(t, []resourcev1.ResourceSlice{pool(1, "GPU-0")}, current)
+	clock := clocktesting.NewFakePassiveClock(time.Unix(0, 0))
+	b.Clock = clock
+	b.othersWait(t)
+	if _, err := b.turn(t); !errors.Is(err, errLater) {
+		t.Fatalf("error is %v, want %v", err, errLater)
+	}
+	clock.SetTime(clock.Now().Add(2 * offersMaxAge))
+	current[0] = pool(2, bad)
+	if _, err := b.turn(t); !errors.Is(err, errDecideAgain) {
+		t.Fatalf("error is %v, want %v", err, errDecideAgain)
+	}
+	want := []string{"list cached", "list current", "create inc-0", "list current", "delete inc-0"}
+	if diff := cmp.Diff(want, b.asked); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
