@@ -135,6 +135,12 @@ func (c *cluster) writes(server client.WithWatch) client.WithWatch {
 		Delete: func(ctx context.Context, api client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
 			return errors.Join(note("delete", o), api.Delete(ctx, o, opts...))
 		},
+		SubResourceCreate: func(ctx context.Context, api client.Client, sub string, o, with client.Object, opts ...client.SubResourceCreateOption) error {
+			if err := note(sub, o); err != nil {
+				return err
+			}
+			return api.SubResource(sub).Create(ctx, o, with, opts...)
+		},
 		SubResourceUpdate: func(ctx context.Context, api client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
 			if err := note(sub, o); err != nil {
 				return err

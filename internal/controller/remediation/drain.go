@@ -176,6 +176,10 @@ const evictAtOnce = 16
 
 // evict asks for the eviction of what must go, and writes down who refuses.
 func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
+	// The claim is on the Node; in the turn that put it on, nothing is read again.
+	if err := r.unchangedNode(ctx, w); err != nil {
+		return err
+	}
 	if err := r.guard(ctx, w, s); err != nil {
 		return err
 	}

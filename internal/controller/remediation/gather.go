@@ -73,7 +73,7 @@ func (r *Reconciler) findForeign(ctx context.Context, w *work, s *decide.Snapsho
 		}
 		w.foreign = &found
 	}
-	s.Foreign = foreignClaims(*w.foreign)
+	s.Foreign = append(foreignClaims(*w.foreign), another(w, s)...)
 	return nil
 }
 
@@ -89,20 +89,26 @@ func (r *Reconciler) gatherNode(ctx context.Context, w *work, s *decide.Snapshot
 		return err
 	}
 	s.Reporting, s.NotReportingWhy = reporting(s.Node)
-	s.Foreign = foreignClaims(claim.Foreign(s.Node))
-	if w.rem != nil {
-		name, uid, ok := claim.Ours(s.Node)
-		s.ClaimHeld = ok && name == w.rem.Name && uid == w.rem.UID
-		if ok && !s.ClaimHeld {
-			s.Foreign = append(s.Foreign, decide.Claim{By: "Remediation " + name, What: "its claim is on the node"})
-		}
-	}
+	s.Foreign = append(foreignClaims(claim.Foreign(s.Node)), another(w, s)...)
 	holds, err := r.holds(ctx, w, s.Node)
 	if err != nil {
 		return err
 	}
 	s.Holds = holds
 	return matchFaults(ctx, w, s, governing)
+}
+
+// another is the claim of another incident of ours, where one is on the node; the incident's own is noted.
+func another(w *work, s *decide.Snapshot) []decide.Claim {
+	if w.rem == nil {
+		return nil
+	}
+	name, uid, ok := claim.Ours(s.Node)
+	s.ClaimHeld = ok && name == w.rem.Name && uid == w.rem.UID
+	if !ok || s.ClaimHeld {
+		return nil
+	}
+	return []decide.Claim{{By: "Remediation " + name, What: "its claim is on the node"}}
 }
 
 // health reads the node's NodeHealth: from the cache where it is not Healthy, else from the server where an incident is

@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -15,10 +16,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/decide"
 )
 
 func TestADeviceThatIsNotOfferedAnyMoreIsRepaired(t *testing.T) {
@@ -371,5 +374,51 @@ func TestACancelStandsForAsLongAsItsFaultIsThere(t *testing.T) {
 	c.turns(4, time.Minute)
 	if rem := c.incident(); rem.Spec.Devices[0] != "GPU-1" {
 		t.Errorf("its fault has gone, and the incident is kept: %s", rem.Name)
+	}
+}
+
+func TestAnotherIncidentsClaimIsSeenInEveryPhase(t *testing.T) {
+	for _, phase := range []v1alpha1.Phase{v1alpha1.PhasePending, v1alpha1.PhaseDraining, v1alpha1.PhaseRepairing} {
+		node := aNode()
+		node.Annotations = map[string]string{v1alpha1.AnnotationClaim: "other/uid"}
+		rem := &v1alpha1.Remediation{ObjectMeta: metav1.ObjectMeta{Name: "r", UID: "r"},
+			Spec: v1alpha1.RemediationSpec{Node: "n", NodeUID: "node-uid"}, Status: v1alpha1.RemediationStatus{Phase: phase}}
+		c := newCluster(t, node, aPolicy(), aHealth(), rem)
+		w, err := c.begin(t.Context(), "n")
+		c.must(err)
+		s, err := c.gather(t.Context(), w)
+		c.must(err)
+		want := []decide.Claim{{By: "Remediation other", What: "its claim is on the node"}}
+		if diff := cmp.Diff(want, s.Foreign); diff != "" || s.ClaimHeld {
+			t.Errorf("%s: held %v (-want +got):\n%s", phase, s.ClaimHeld, diff)
+		}
+	}
+}
+
+// A claim that a human took off by hand a moment ago may still be in the cache.
+func TestNoPodIsMovedWithoutTheClaim(t *testing.T) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: "x", UID: "x",
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "x", UID: "rs", Controller: ptr.To(true)}}},
+		Spec: corev1.PodSpec{NodeName: "n"}, Status: corev1.PodStatus{Phase: corev1.PodRunning}}
+	c := newCluster(t, append(faulty(aFault("Xid79", bad)), pod)...)
+	tries := 0
+	c.refuse = func(verb string, _ client.Object) error {
+		if verb != "eviction" {
+			return nil
+		}
+		tries++
+		if c.node().Annotations[v1alpha1.AnnotationClaim] == "" {
+			t.Error("a pod is moved without the claim")
+		}
+		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, "x", errors.New("it changes"))
+	}
+	c.turns(1, time.Minute)
+	c.oldNode = c.node()
+	node := c.node()
+	node.Annotations = nil
+	c.must(c.server.Update(t.Context(), node))
+	c.turns(1, time.Minute)
+	if tries != 2 || c.node().Annotations[v1alpha1.AnnotationClaim] == "" {
+		t.Errorf("tried %d times, want once with each claim; %v", tries, c.node().Annotations)
 	}
 }
