@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// script is a helper that a shell plays, which says what it is told to.
-func script(t *testing.T, lines string) *Host {
+// helperSaying is a helper that a shell plays, which says what it is told to.
+func helperSaying(t *testing.T, lines string) *Host {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "helper")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+lines+"\n"), 0o755); err != nil {
@@ -89,7 +89,7 @@ func TestWhatBecomesOfAHelper(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// A program that is being written cannot be started, nor one that a child just forked still has open: all are
 			// written before the first starts.
-			h := script(t, tt.script)
+			h := helperSaying(t, tt.script)
 			t.Parallel()
 			began := time.Now()
 			report, err := h.NVML(testContext(t, 2*time.Second))
@@ -137,7 +137,7 @@ func TestTheHelperIsLookedForBesideTheProgram(t *testing.T) {
 func TestAHelperThatCannotBeKilledIsLeftBehindOnce(t *testing.T) {
 	release := filepath.Join(t.TempDir(), "release")
 	count := filepath.Join(t.TempDir(), "count")
-	h := script(t, "echo >>"+count+"\n"+saysHello+saysMachine+notes+"while ! test -e "+release+"; do sleep 0.02; done\n"+saysEnd)
+	h := helperSaying(t, "echo >>"+count+"\n"+saysHello+saysMachine+notes+"while ! test -e "+release+"; do sleep 0.02; done\n"+saysEnd)
 	h.nvml.kill = func(*os.Process) error { return nil }
 
 	began := time.Now()
@@ -184,7 +184,7 @@ func lines(t *testing.T, path string) int {
 }
 
 func TestASecondCallWaitsForTheFirst(t *testing.T) {
-	h := script(t, saysHello+saysMachine+"sleep 0.3\n"+saysEnd)
+	h := helperSaying(t, saysHello+saysMachine+"sleep 0.3\n"+saysEnd)
 	first := make(chan error, 1)
 	go func() {
 		_, err := h.NVML(testContext(t, 10*time.Second))
@@ -207,7 +207,7 @@ func TestASecondCallWaitsForTheFirst(t *testing.T) {
 // A child of the helper must not outlive it, and neither may be left as a zombie.
 func TestNothingIsLeftOfAHelper(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
-	h := script(t, saysHello+"sleep 60 & echo $! $$ >"+pids+"\nwait")
+	h := helperSaying(t, saysHello+"sleep 60 & echo $! $$ >"+pids+"\nwait")
 	if _, err := h.NVML(testContext(t, 500*time.Millisecond)); !errors.Is(err, ErrStuck) {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func waitGone(t *testing.T, pid int) {
 }
 
 func TestFilesAreClosedAfterEachHelper(t *testing.T) {
-	h := script(t, saysHello+saysMachine+saysEnd)
+	h := helperSaying(t, saysHello+saysMachine+saysEnd)
 	open := func() int {
 		fds, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
@@ -263,7 +263,7 @@ func TestFilesAreClosedAfterEachHelper(t *testing.T) {
 // What the agent's environment holds, such as LD_PRELOAD or a token, is none of the library's business.
 func TestTheEnvironmentOfAHelper(t *testing.T) {
 	t.Setenv("ROUNDHOUSE_SECRET", "1")
-	h := script(t, saysHello+`test -z "$ROUNDHOUSE_SECRET" || exit 3`+"\n"+saysMachine+saysEnd)
+	h := helperSaying(t, saysHello+`test -z "$ROUNDHOUSE_SECRET" || exit 3`+"\n"+saysMachine+saysEnd)
 	if _, err := h.NVML(testContext(t, 10*time.Second)); err != nil {
 		t.Error(err)
 	}
