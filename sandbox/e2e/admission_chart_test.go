@@ -91,6 +91,7 @@ func TestChart(t *testing.T) {
 		"mode=aggressive":                          "value must be one of 'observe', 'quarantine', 'remediate'",
 		"mode=remediate,agent.privileged=false":    "mode remediate needs agent.privileged",
 		"agent.dailyLimit=1000":                    "maximum: got 1,000, want 64",
+		"agent.nvml=perhaps":                       "got string, want boolean",
 		"controller.alertmanagerURL=http://a.test": "additional properties 'alertmanagerURL' not allowed",
 	} {
 		t.Run("refused: "+values, func(t *testing.T) {
@@ -130,6 +131,11 @@ func checkAgentPod(t *testing.T, mode string, set *appsv1.DaemonSet) {
 	}
 	if slices.Contains(container.Args, "--observe-only") == acts {
 		t.Errorf("args %v: --observe-only goes with every mode but remediate", container.Args)
+	}
+	// The host's root is there for NVIDIA's library, and only for an agent that may open its devices.
+	host := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == "/" })
+	if host != acts || slices.Contains(container.Args, "--no-nvml") == acts || slices.Contains(container.Args, "--host-root=/host") != acts {
+		t.Errorf("the host's root is mounted: %t, args %v; want both where the agent is privileged", host, container.Args)
 	}
 	if pod.HostNetwork || pod.HostIPC || *pod.AutomountServiceAccountToken {
 		t.Error("the agent needs neither the host's network nor its IPC nor a token besides the one that is projected")
