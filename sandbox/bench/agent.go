@@ -72,7 +72,7 @@ func (c *cluster) startAgent(ctx context.Context, devices int, flags ...string) 
 			p.stop()
 		}
 	}()
-	if err := makeMachine(dir, devices); err != nil {
+	if err := errors.Join(makeMachine(dir, devices), c.installNVML(dir)); err != nil {
 		return nil, err
 	}
 	if err := c.client.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
@@ -99,6 +99,27 @@ func (c *cluster) startAgent(ctx context.Context, devices int, flags ...string) 
 		err := c.client.Get(ctx, client.ObjectKey{Name: name}, h)
 		return err == nil && len(h.Status.Devices) == devices, client.IgnoreNotFound(err)
 	})
+}
+
+// installNVML puts the library there is to be, with what it says of itself beside it, where the helper looks for it.
+func (c *cluster) installNVML(root string) error {
+	if c.o.NVML == "" {
+		return nil
+	}
+	const path = "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
+	if err := os.MkdirAll(filepath.Join(root, filepath.Dir(path)), 0o700); err != nil {
+		return fmt.Errorf("making a machine: %w", err)
+	}
+	for _, end := range []string{"", ".conf"} {
+		data, err := os.ReadFile(c.o.NVML + end)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(root, path+end), data, 0o700)
+		}
+		if err != nil {
+			return fmt.Errorf("making a machine: %w", err)
+		}
+	}
+	return nil
 }
 
 // machinePrefix begins the name of a machine that a directory stands for.

@@ -39,6 +39,9 @@ type Options struct {
 	Idle time.Duration
 	// NPD is a program of node-problem-detector's to run beside it, and NPDConfig the directory of its configurations.
 	NPD, NPDConfig string
+	// NVML is a file to put where NVIDIA's library is on the agent's machine, such as that of the tests
+	// (internal/machine/nvml/nvmltest); there is none when empty.
+	NVML string
 	// Only is one of the parts below; the two clusters when empty.
 	Only string
 	// Progress is told what is under way. It may be nil.

@@ -60,6 +60,9 @@ func idle(ctx context.Context, o Options, r *Report) error {
 }
 
 func (c *cluster) idle(ctx context.Context, audit *audit, r *Report) error {
+	if err := c.startController(ctx); err != nil { // it makes the agent's NodeHealth
+		return err
+	}
 	agent, err := c.startAgent(ctx, 8)
 	if err != nil {
 		return err

@@ -52,6 +52,7 @@ func benchOptions(args []string, stderr io.Writer) (o bench.Options, report stri
 	only := set.String("only", "", "small, large or idle: measure that alone")
 	idle := set.Duration("idle", time.Hour, "with -only idle: how long the agent has nothing to tell")
 	npd := set.String("npd", "", "with -only idle: node-problem-detector's program, to run beside it")
+	nvml := set.String("nvml", "", "with -only idle: a libnvidia-ml.so.1 for the agent's machine")
 	npdConfig := set.String("npd-config", "", "with -npd: the directory of its configurations")
 	set.StringVar(&report, "report", "", "write a JSON report to this file")
 	if err := set.Parse(args); err != nil {
@@ -63,7 +64,7 @@ func benchOptions(args []string, stderr io.Writer) (o bench.Options, report stri
 	if *quick {
 		o = bench.Quick()
 	}
-	o.Only, o.Idle, o.NPD, o.NPDConfig = *only, *idle, *npd, *npdConfig
+	o.Only, o.Idle, o.NPD, o.NPDConfig, o.NVML = *only, *idle, *npd, *npdConfig, *nvml
 	for _, one := range []struct{ given, field *int }{
 		{nodes, &o.Nodes}, {faults, &o.Faults}, {gpus, &o.GPUs}, {pods, &o.Pods}, {lines, &o.Lines}, {repairs, &o.Repairs},
 	} {
