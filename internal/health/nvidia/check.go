@@ -244,8 +244,9 @@ func (c *check) unknown(g gap) health.Result {
 // resettable is a check whose faults no look could see the end of.
 type resettable struct{ *check }
 
-// DeviceReset ends what was found on the GPU at the address.
+// DeviceReset ends what was found on the GPU at the address. What NVML answered before is no longer believed by any check.
 func (c resettable) DeviceReset(ctx context.Context, pci string) error {
+	c.source.forget()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.begin(ctx); err != nil {

@@ -37,6 +37,11 @@ const (
 	defaultAge = 20 * time.Second
 	// defaultFailedAge is how long a failure serves: ten checks do not wait for one hang each.
 	defaultFailedAge = 15 * time.Second
+	// thrift is how many times longer than its processor time an answer serves at least: asking costs no more than a
+	// thousandth of a core. Where persistence mode is off, each round has the driver initialise every idle GPU, a third of a
+	// second of processor for an H200. maxAge bounds it.
+	thrift = 1000
+	maxAge = 10 * time.Minute
 	// settleEvery is how soon NVML is asked again about something that would be Critical and is new: longer than a reset by
 	// an administrator's hand makes a GPU look lost.
 	settleEvery = 10 * time.Second

@@ -111,6 +111,13 @@ func (s *Source) look(ctx context.Context) (*look, error) {
 	}
 }
 
+// forget makes the next look ask: what was answered before is no answer to what has been done since.
+func (s *Source) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = nil
+}
+
 // hurry makes answers serve for no longer than a moment, until one has been asked for.
 func (s *Source) hurry() {
 	s.mu.Lock()
@@ -125,7 +132,7 @@ func (s *Source) ageOf(l *look) time.Duration {
 	if l.err != nil || l.busErr != nil {
 		return s.o.FailedAge
 	}
-	return s.o.Age
+	return max(s.o.Age, min(thrift*time.Duration(l.CPU)*time.Microsecond, maxAge))
 }
 
 // ask asks in the caller's time, and lets those who wait go on whatever happens.

@@ -470,3 +470,44 @@ func TestWhatHasToLastIsNotHurriedForLong(t *testing.T) {
 		t.Errorf("%d of 20 looks were hurried, want 1 to %d", hurried, lostLooks)
 	}
 }
+
+func TestAnAnswerThatWasDearServesForLonger(t *testing.T) {
+	for cpu, want := range map[time.Duration]time.Duration{
+		10 * time.Millisecond:  defaultAge,
+		35 * time.Millisecond:  35 * time.Second,
+		340 * time.Millisecond: 340 * time.Second,
+		20 * time.Second:       maxAge,
+	} {
+		t.Run(cpu.String(), func(t *testing.T) {
+			r := newRig(t, "h100x8")
+			r.report.CPU = cpu.Microseconds()
+			r.look("gpu-lost")
+			r.advance(want - time.Second)
+			r.look("gpu-lost")
+			if n := r.asked.Load(); n != 1 {
+				t.Errorf("asked %d times within %s", n, want)
+			}
+			r.advance(time.Second)
+			r.look("gpu-lost")
+			if n := r.asked.Load(); n != 2 {
+				t.Errorf("asked %d times after %s, want 2", n, want)
+			}
+		})
+	}
+}
+
+func TestAResetIsNotProvedByAnOlderAnswer(t *testing.T) {
+	r := newRig(t, "h100x8")
+	r.look("ecc")
+	reset, ok := r.checks["ecc"].(health.Resetter)
+	if !ok {
+		t.Fatal("ecc is not told of resets")
+	}
+	if err := reset.DeviceReset(t.Context(), gpu3); err != nil {
+		t.Fatal(err)
+	}
+	r.look("gpu-lost")
+	if n := r.asked.Load(); n != 2 {
+		t.Errorf("asked %d times, want anew after the reset", n)
+	}
+}
