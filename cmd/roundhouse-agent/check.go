@@ -53,7 +53,8 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	report, err := examine(ctx, f, *within)
 	if err != nil {
-		return err
+		fmt.Fprintln(stderr, "roundhouse-agent check:", err)
+		return exitCode(checkup.ExitUsage)
 	}
 	if *format == "json" {
 		err = report.WriteJSON(stdout)
@@ -71,7 +72,7 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // examine looks at the machine with the agent's checks.
 func examine(ctx context.Context, f *flags, within time.Duration) (*checkup.Report, error) {
 	host := machine.NewHost(machine.Options{Root: f.hostRoot, StateDir: f.stateDir})
-	f.checks.Machine = machine.ReadOnly(host)
+	f.checks.Machine, f.checks.AllowRepair = machine.ReadOnly(host), false
 	set, err := f.set(ctx, host)
 	if err != nil {
 		return nil, err

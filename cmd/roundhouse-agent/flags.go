@@ -55,6 +55,7 @@ func (f *flags) host(set *flag.FlagSet) {
 		list(&f.checks.Ports, infiniband.ParsePattern))
 	set.Func("infiniband-rates", "what RDMA ports must run at in Gb/s, such as mlx5_*=400, comma-separated",
 		list(&f.checks.Rates, infiniband.ParseRate))
+	set.BoolVar(&f.checks.NoKernelLog, "no-kernel-log", false, "do not read the kernel log")
 	set.BoolVar(&f.checks.NoNVML, "no-nvml", false, "do not ask NVIDIA's library")
 	set.Func("npd-config", "configurations of node-problem-detector's to run, files or patterns, comma-separated",
 		list(&f.npd, func(s string) (string, error) { return s, nil }))

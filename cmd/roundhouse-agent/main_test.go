@@ -71,12 +71,13 @@ func TestCheck(t *testing.T) {
 		want string   // part of what is printed
 	}{
 		"a host whose files are not there cannot be seen": {args: []string{"-host-root=" + t.TempDir()}, code: checkup.ExitUnknown, want: "UNKNOWN  0 devices, 0 faults"},
-		"as JSON":              {args: []string{"-o=json", "-host-root=" + t.TempDir()}, code: checkup.ExitUnknown, want: `"summary": "Unknown"`},
-		"an unknown format":    {args: []string{"-o=yaml"}, code: checkup.ExitUsage, want: "-o yaml: want text or json"},
-		"an unknown flag":      {args: []string{"-format=json"}, code: checkup.ExitUsage, want: "not defined: -format"},
-		"an argument too many": {args: []string{"gpu-17"}, code: checkup.ExitUsage, want: `unexpected argument "gpu-17"`},
-		"no time at all":       {args: []string{"-within=0s"}, code: checkup.ExitUsage, want: "-within 0s"},
-		"help":                 {args: []string{"-h"}, want: "Exit code: 0 healthy"},
+		"as JSON":                           {args: []string{"-o=json", "-host-root=" + t.TempDir()}, code: checkup.ExitUnknown, want: `"summary": "Unknown"`},
+		"an unknown format":                 {args: []string{"-o=yaml"}, code: checkup.ExitUsage, want: "-o yaml: want text or json"},
+		"an unknown flag":                   {args: []string{"-format=json"}, code: checkup.ExitUsage, want: "not defined: -format"},
+		"an argument too many":              {args: []string{"gpu-17"}, code: checkup.ExitUsage, want: `unexpected argument "gpu-17"`},
+		"a configuration that is not there": {args: []string{"-npd-config=/nonexistent.json"}, code: checkup.ExitUsage, want: "/nonexistent.json: no such file"},
+		"no time at all":                    {args: []string{"-within=0s"}, code: checkup.ExitUsage, want: "-within 0s"},
+		"help":                              {args: []string{"-h"}, want: "Exit code: 0 healthy"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

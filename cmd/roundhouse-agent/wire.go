@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-logr/logr"
 
@@ -81,9 +82,9 @@ func (f *flags) set(ctx context.Context, host *machine.Host) (*checks.Set, error
 // lateNode is the Node of an agent that is yet to be made: the checks ask it, and it runs the checks.
 type lateNode struct{ atomic.Pointer[agent.Node] }
 
-func (l *lateNode) Labels() (map[string]string, bool) {
+func (l *lateNode) Labels(age time.Duration) (map[string]string, bool) {
 	if n := l.Load(); n != nil {
-		return n.Labels()
+		return n.Labels(age)
 	}
 	return nil, false
 }

@@ -11,19 +11,16 @@ import (
 )
 
 const (
-	// labelsAge is how old the Node's labels may be when a check asks. Only a check to which something looks wrong asks:
-	// is somebody at work on the driver?
-	labelsAge = 30 * time.Second
 	// offeredAge is how old what the kubelet offers may be; this is asked at every look, by every agent of a fleet.
 	offeredAge = 15 * time.Minute
 )
 
-// Labels are the Node's labels as last read. It never waits: where they are not known or are old, it says so or gives the
-// old ones, and they are read before long.
-func (n *Node) Labels() (map[string]string, bool) {
+// Labels are the Node's labels as last read. It never waits: where they are not known or are older than asked for, it says so
+// or gives the old ones, and they are read before long.
+func (n *Node) Labels(age time.Duration) (map[string]string, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.askLocked(labelsAge)
+	n.askLocked(age)
 	return n.node.labels, !n.node.readAt.IsZero()
 }
 

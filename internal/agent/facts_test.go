@@ -27,7 +27,7 @@ func (b *bench) label(value string) {
 
 func TestTheNodesFactsAreReadWhenACheckAsksAndTheyAreOld(t *testing.T) {
 	b := newBench(t)
-	if _, known := b.node.Labels(); known {
+	if _, known := b.node.Labels(30 * time.Second); known {
 		t.Error("labels are known before the Node was read")
 	}
 	b.step(time.Second)
@@ -41,9 +41,9 @@ func TestTheNodesFactsAreReadWhenACheckAsksAndTheyAreOld(t *testing.T) {
 	if nodeReads(b) != before {
 		t.Error("the Node is read though nobody asks")
 	}
-	b.node.Labels()
+	b.node.Labels(30 * time.Second)
 	b.step(time.Second)
-	labels, known := b.node.Labels()
+	labels, known := b.node.Labels(30 * time.Second)
 	if !known || labels["nvidia.com/gpu-driver-upgrade-state"] != "drain-required" || nodeReads(b) != before+1 {
 		t.Errorf("labels %v, known %t, after %d reads", labels, known, nodeReads(b)-before)
 	}
@@ -64,7 +64,7 @@ func TestANodeThatCannotBeReadKeepsItsFacts(t *testing.T) {
 	b.step(time.Second)
 	b.label("done")
 	b.clock.Step(time.Hour)
-	b.node.Labels()
+	b.node.Labels(30 * time.Second)
 	b.step(time.Second)
 	b.server.before = func(call string) error {
 		if call == "get node" {
@@ -73,11 +73,11 @@ func TestANodeThatCannotBeReadKeepsItsFacts(t *testing.T) {
 		return nil
 	}
 	b.clock.Step(time.Hour)
-	b.node.Labels()
+	b.node.Labels(30 * time.Second)
 	b.check.finds(offTheBus)
 	b.node.Wake()
 	b.step(time.Second)
-	if labels, known := b.node.Labels(); !known || labels["pool"] != "a" {
+	if labels, known := b.node.Labels(30 * time.Second); !known || labels["pool"] != "a" {
 		t.Errorf("labels %v, known %t", labels, known)
 	}
 	if status := b.server.get().Status; len(status.Faults) != 1 {

@@ -27,11 +27,13 @@ const (
 	// round starts a process: twice a minute would be too much for what an idle agent may use.
 	nvmlEvery = time.Minute
 	nvmlAge   = 40 * time.Second
+	// nvmlTimeout is longer than one question may take, so that the check itself can say what hung.
+	nvmlTimeout = time.Minute
 )
 
 // Node is what checks may ask of the Node; see agent.Node.
 type Node interface {
-	Labels() (map[string]string, bool)
+	Labels(age time.Duration) (map[string]string, bool)
 	Offered(resource string) (int, bool)
 	Faults() []v1alpha1.Fault
 }
@@ -50,6 +52,9 @@ type Options struct {
 	// Accelerators are further devices to watch, and Declared is what they must have.
 	Accelerators []pci.Match
 	Declared     pci.Declared
+	// NoKernelLog leaves out the check of the kernel log: where it cannot be read, a check that is Unknown for ever would keep
+	// every round of checks from completing.
+	NoKernelLog bool
 	// NoNVML leaves out the checks that ask NVIDIA's library.
 	NoNVML bool
 	// Ports are left out of the check infiniband, and Rates are what the others must run at.
@@ -88,15 +93,18 @@ func New(ctx context.Context, o Options) (*Set, error) {
 	s.nvidia = nvidia.New(s.nvidiaOptions())
 	s.Log = kernellog.New(kernellog.Options{Machine: o.Machine, AcceptInjected: o.AcceptInjected, Now: o.Now})
 	s.bus = pci.New(pci.Options{
-		Machine: o.Machine, Match: o.Accelerators, Declared: o.Declared, UUID: s.Log.UUID, UnderLoad: s.nvidia.UnderLoad, Now: o.Now,
+		Machine: o.Machine, Match: o.Accelerators, Declared: o.Declared, UUID: s.Log.UUID, Now: o.Now,
 	})
-	s.add(o.Every, 0, s.Log, s.bus,
+	if !o.NoKernelLog {
+		s.add(o.Every, 0, s.Log)
+	}
+	s.add(o.Every, 0, s.bus,
 		aer.New(aer.Options{Machine: o.Machine, Match: o.Accelerators, Now: o.Now}),
 		infiniband.New(infiniband.Options{Machine: o.Machine, Exclude: o.Ports, Rates: o.Rates, Now: o.Now}),
 		amdgpu.New(amdgpu.Options{Machine: o.Machine, Match: o.Accelerators, Now: o.Now}),
 	)
 	if !o.NoNVML {
-		s.add(max(o.Every, nvmlEvery), 0, s.nvidia.Checks()...)
+		s.add(max(o.Every, nvmlEvery), nvmlTimeout, s.nvidia.Checks()...)
 	}
 	for _, c := range o.NPD {
 		if err := s.addNPD(ctx, c); err != nil {

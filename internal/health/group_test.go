@@ -18,6 +18,11 @@ func seen(check, code, device string, s v1alpha1.Severity, at int64) Finding {
 	return f
 }
 
+func repair(f Finding) Finding {
+	f.Fault.Recommended = v1alpha1.RecommendReboot
+	return f
+}
+
 func TestGroup(t *testing.T) {
 	crit, warn := v1alpha1.SeverityCritical, v1alpha1.SeverityWarning
 	consequence := seen("kernel-log", "Xid45", "a", v1alpha1.SeverityInfo, 101)
@@ -57,6 +62,14 @@ func TestGroup(t *testing.T) {
 		"what a check knows to be a consequence follows the root": {
 			in:   []Finding{seen("pci", "PCIDeviceDead", "a", crit, 90), seen("kernel-log", "Xid79", "a", crit, 100), consequence},
 			want: []string{"PCIDeviceDead", "Xid79<PCIDeviceDead", "Xid45<PCIDeviceDead"},
+		},
+		"what comes an hour later is another matter": {
+			in:   []Finding{seen("row-remap", "RowRemapFailure", "a", crit, 10), seen("kernel-log", "Xid79", "a", crit, 3700)},
+			want: []string{"RowRemapFailure", "Xid79"},
+		},
+		"what asks for a repair goes before what does not": {
+			in:   []Finding{seen("pci", "PCILinkNarrow", "a", crit, 95), repair(seen("kernel-log", "Xid79", "a", crit, 100))},
+			want: []string{"PCILinkNarrow<Xid79", "Xid79"},
 		},
 		"a warning explains nothing":            {in: []Finding{seen("x", "A", "a", warn, 1), seen("y", "B", "a", warn, 2)}, want: []string{"A", "B"}},
 		"nor does an application, however loud": {in: []Finding{application, seen("y", "B", "a", crit, 60)}, want: []string{"Xid31", "B"}},

@@ -251,8 +251,8 @@ func (r *nvmlRun) follow(ctx context.Context) (NVMLReport, error) {
 	await(ctx, r.heard, 50*time.Millisecond)
 	_ = r.stderr.Close()
 	<-r.heard
+	r.cost()
 	if r.end != nil && r.end.Missing+r.end.Failed == "" {
-		r.cost()
 		return r.report, nil
 	}
 	return r.report, r.wrong(late)

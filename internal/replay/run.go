@@ -65,7 +65,7 @@ func (o Options) withDefaults() Options {
 func FactChecks(m *Machine, now func() time.Time) []health.Check {
 	source := nvidia.New(nvidia.Options{Machine: m, Store: m, Now: now})
 	lines := kernellog.New(kernellog.Options{Machine: m, Now: now})
-	bus := pci.New(pci.Options{Machine: m, UUID: lines.UUID, UnderLoad: source.UnderLoad, Now: now})
+	bus := pci.New(pci.Options{Machine: m, UUID: lines.UUID, Now: now})
 	return append([]health.Check{lines, bus}, source.Checks()...)
 }
 

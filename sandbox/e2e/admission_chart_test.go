@@ -91,6 +91,7 @@ func TestChart(t *testing.T) {
 		"mode=aggressive":                          "value must be one of 'observe', 'quarantine', 'remediate'",
 		"mode=remediate,agent.privileged=false":    "mode remediate needs agent.privileged",
 		"agent.dailyLimit=1000":                    "maximum: got 1,000, want 64",
+		"agent.npdConfigMap=npd":                   "agent.npdConfigMap needs agent.privileged",
 		"agent.nvml=perhaps":                       "got string, want boolean",
 		"controller.alertmanagerURL=http://a.test": "additional properties 'alertmanagerURL' not allowed",
 	} {
@@ -140,8 +141,11 @@ func checkAgentPod(t *testing.T, mode string, set *appsv1.DaemonSet) {
 	if pod.HostNetwork || pod.HostIPC || *pod.AutomountServiceAccountToken {
 		t.Error("the agent needs neither the host's network nor its IPC nor a token besides the one that is projected")
 	}
-	if c := container.SecurityContext.Capabilities; !acts && (len(c.Add) != 1 || c.Add[0] != "SYSLOG" || c.Drop[0] != "ALL") {
-		t.Errorf("capabilities %v; want SYSLOG alone", c)
+	if c := container.SecurityContext.Capabilities; !acts && (len(c.Add) != 0 || c.Drop[0] != "ALL") {
+		t.Errorf("capabilities %v; want none", c)
+	}
+	if slices.Contains(container.Args, "--no-kernel-log") == acts {
+		t.Errorf("args %v: the kernel log is read where the agent is privileged", container.Args)
 	}
 	for _, mount := range container.VolumeMounts {
 		if !mount.ReadOnly && mount.MountPath != "/var/lib/roundhouse" {

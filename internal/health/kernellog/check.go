@@ -311,7 +311,7 @@ func (c *Check) take(b []byte) {
 	if l.Kind == None {
 		return
 	}
-	if rec.Facility() != 0 && !c.o.AcceptInjected {
+	if rec.Facility() != 0 && !c.o.AcceptInjected || isPacket(rec.Text) {
 		c.stats.Refused++
 		return
 	}

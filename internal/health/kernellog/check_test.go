@@ -364,3 +364,29 @@ func (c *countingStore) Save(ctx context.Context, name string, data []byte) erro
 }
 
 var _ machine.Store = (*countingStore)(nil)
+
+func TestADriverThatIsLoadedAnewStartsClean(t *testing.T) {
+	const loading = "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  580.105.08  Fri Oct 31 15:01:23 UTC 2025"
+	r := newRig(t)
+	r.m.Kernel(
+		"NVRM: GPU 0000:18:00.0: RmInitAdapter failed! (0x25:0x65:1457)",
+		"NVRM: Xid (PCI:0000:18:00): 119, Timeout after 45s of waiting for RPC response from GPU0 GSP! Expected function 76",
+		"NVRM: Xid (PCI:0000:28:00): 79, GPU has fallen off the bus.",
+	)
+	r.expect("before", health.Failing, "", "NVIDIAInitFailed x1", "Xid119 x1", "Xid79 x1")
+	r.m.Inject(loading)
+	r.expect("a process says so", health.Failing, "", "NVIDIAInitFailed x1", "Xid119 x1", "Xid79 x1")
+	r.m.Kernel(loading)
+	r.expect("loaded anew, what only a boot clears stands", health.Failing, "", "Xid79 x1")
+	r.m.Kernel("NVRM: GPU 0000:18:00.0: RmInitAdapter failed! (0x25:0x65:1457)")
+	r.expect("what still is wrong is said again", health.Failing, "", "Xid79 x1", "NVIDIAInitFailed x1")
+}
+
+func TestWhatAFirewallLogsIsNotBelieved(t *testing.T) {
+	r := newRig(t)
+	r.m.Kernel("NVRM: Xid (PCI:0000:18:00): 79, IN=eth0 OUT= MAC=00:00:5e:00:53:01 SRC=192.0.2.1 DST=192.0.2.2 LEN=60")
+	r.expect("a rule's prefix", health.Passing, "")
+	if s := r.check.Stats(); s.Refused != 1 {
+		t.Errorf("%d refused, want 1", s.Refused)
+	}
+}

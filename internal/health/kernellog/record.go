@@ -100,3 +100,10 @@ func hexDigit(c byte) (byte, bool) {
 	}
 	return 0, false
 }
+
+// isPacket says that a line is netfilter's of a packet, "PREFIX IN=eth0 OUT= MAC=...": its prefix is whatever somebody wrote
+// into a rule (nf_log_dump_packet_common in net/netfilter/nf_log_syslog.c).
+func isPacket(text []byte) bool {
+	_, after, ok := bytes.Cut(text, []byte("IN="))
+	return ok && bytes.Contains(after, []byte(" OUT="))
+}

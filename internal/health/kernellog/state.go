@@ -3,6 +3,7 @@ package kernellog
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -90,7 +91,7 @@ func (s *State) Apply(l Line, text []byte, at time.Time, t Times) Change {
 	case l.Kind == UUIDOf:
 		return s.learnUUID(l)
 	case l.Kind == DriverLoaded:
-		return s.learnDriver(l.Driver)
+		return max(s.learnDriver(l.Driver), s.loadedAnew())
 	case l.Kind == AMDResetDone, l.Kind == Xid && l.Code == 154 && l.Recovery == RecoveryNone:
 		return s.recovered(l.Address)
 	}
@@ -268,6 +269,18 @@ func (s *State) learnUUID(l Line) Change {
 func (s *State) recovered(a Address) Change {
 	return s.drop(func(o Open) bool {
 		return !o.OnNode && o.Address == a && (o.ClearedBy == health.ClearedByReset || o.Code == "Xid154")
+	})
+}
+
+// loadedAnew is a start of NVIDIA's driver: it sets up every GPU anew, so what a reset would have cleared is over, and what it
+// could not do before it says again where it still cannot. What only a boot clears stands.
+func (s *State) loadedAnew() Change {
+	return s.drop(func(o Open) bool {
+		switch o.Code {
+		case CodeInitFailed, CodeProbeFailed, CodeNoGPU:
+			return true
+		}
+		return o.ClearedBy == health.ClearedByReset && (strings.HasPrefix(o.Code, "Xid") || o.Code == CodeGSPRateLimited)
 	})
 }
 

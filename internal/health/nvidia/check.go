@@ -92,6 +92,8 @@ type check struct {
 	mu    sync.Mutex
 	state state
 	save  saving
+	// known says that somebody else was at work on the driver at the last look.
+	known bool
 	// uuids are the UUIDs last seen by place.
 	uuids map[string]string
 }
@@ -111,7 +113,12 @@ func (c *check) Look(ctx context.Context) health.Result {
 	if err := c.begin(ctx); err != nil {
 		return c.unknown(gap{reasonOf(err), err.Error()})
 	}
-	if g := c.source.o.known(); g.reason != "" {
+	age := labelsAge
+	if len(c.state.Tracked) > 0 || c.known || c.source.failed() {
+		age = labelsSoon
+	}
+	g := c.source.o.known(age)
+	if c.known = g.reason != ""; c.known {
 		return c.unknown(g)
 	}
 	l, err := c.source.look(ctx)
@@ -189,7 +196,7 @@ func (c *check) result(l *look, v verdict) health.Result {
 		r.Looked = health.Count(len(l.GPUs), "GPU")
 	}
 	r.Outcome = health.OutcomeOf(r.Findings)
-	notes := slices.Concat(v.blind, v.notes)
+	notes := slices.Concat(v.blind, c.pending(false), v.notes)
 	settling := c.settling()
 	switch {
 	case v.gap.reason != "":
@@ -224,14 +231,17 @@ func (c *check) young() bool {
 
 // settling is what would be Critical and has not lasted yet. It must not pass, or a GPU that has not come back from a
 // repair would be taken for repaired; what would be a Warning passes meanwhile.
-func (c *check) settling() string {
+func (c *check) settling() string { return strings.Join(c.pending(true), "; ") }
+
+// pending is what has not lasted yet, of what would be Critical or of the rest.
+func (c *check) pending(critical bool) []string {
 	var notes []string
 	for _, k := range c.state.Tracked {
-		if !k.Open && k.Severity == v1alpha1.SeverityCritical {
+		if !k.Open && (k.Severity == v1alpha1.SeverityCritical) == critical {
 			notes = append(notes, k.Evidence)
 		}
 	}
-	return strings.Join(notes, "; ")
+	return notes
 }
 
 // unknown is the result of a look at nothing: what stood stands.

@@ -123,7 +123,7 @@ func (d deviceCount) offered(l *look, v *verdict, visible int) {
 		return
 	}
 	n, ok := d.o.Offered()
-	sharing := d.o.label(labelSharing)
+	sharing := d.o.label(labelSharing, labelsAge)
 	shared := sharing != "" && sharing != "none" || sharing == "" && n > visible && visible > 0 && n%visible == 0
 	for i := range l.GPUs {
 		shared = shared || split(&l.GPUs[i])

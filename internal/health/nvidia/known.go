@@ -1,6 +1,9 @@
 package nvidia
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Labels that NVIDIA's GPU operator puts on a Node.
 const (
@@ -24,11 +27,11 @@ var underWay = map[string]bool{
 }
 
 // label is a label of the Node; empty where it has none or the labels are not known.
-func (o Options) label(key string) string {
+func (o Options) label(key string, age time.Duration) string {
 	if o.NodeLabels == nil {
 		return ""
 	}
-	labels, ok := o.NodeLabels()
+	labels, ok := o.NodeLabels(age)
 	if !ok {
 		return ""
 	}
@@ -37,11 +40,11 @@ func (o Options) label(key string) string {
 
 // known is what somebody else does to the driver or the GPUs now. While it goes on NVML is not asked: an open device would
 // keep the driver's module from being unloaded.
-func (o Options) known() gap {
-	if state := o.label(labelUpgrade); underWay[state] {
+func (o Options) known(age time.Duration) gap {
+	if state := o.label(labelUpgrade, age); underWay[state] {
 		return gap{ReasonDriverUpgrade, fmt.Sprintf("a GPU operator is replacing the driver (%s=%s)", labelUpgrade, state)}
 	}
-	if state := o.label(labelMIG); state == "pending" || state == "rebooting" {
+	if state := o.label(labelMIG, age); state == "pending" || state == "rebooting" {
 		return gap{ReasonMIGReconfiguration, fmt.Sprintf("a GPU operator is changing the MIG layout (%s=%s)", labelMIG, state)}
 	}
 	return gap{}

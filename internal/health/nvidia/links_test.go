@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/roundhouse-dev/roundhouse/internal/health"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -186,8 +187,31 @@ func TestNVLink(t *testing.T) {
 	})
 	t.Run("a bridge of which one link is down only slows traffic", func(t *testing.T) {
 		r := newRig(t, "v100x4")
+		r.run("nvlink", step{want: "Passing"})
 		r.gpu(1).Links[2] = machine.NVMLLink{Link: 2}
 		r.run("nvlink", step{times: 11, want: "Failing; NVLinkInactive on 0000:0a:00.0, Warning, Reboot, x1"})
+	})
+	t.Run("a pair of cards may have fewer bridges than another", func(t *testing.T) {
+		r := newRig(t, "v100x4")
+		r.gpu(1).Links[2] = machine.NVMLLink{Link: 2}
+		r.run("nvlink", step{times: 20, want: "Passing"})
+	})
+	t.Run("a restart of the agent does not mend a link that is down everywhere", func(t *testing.T) {
+		r := newRig(t, "h100x8")
+		r.run("nvlink", step{want: "Passing"})
+		for i := range r.report.GPUs {
+			r.gpu(i).Links[17] = machine.NVMLLink{Link: 17}
+		}
+		var before health.Result
+		for range 12 {
+			r.advance(30 * time.Second)
+			before = r.look("nvlink")
+		}
+		r.restart()
+		r.advance(30 * time.Second)
+		if after := r.look("nvlink"); before.Outcome != health.Failing || len(after.Findings) != len(before.Findings) || after.Outcome != before.Outcome {
+			t.Errorf("before the restart %s, after it %s", show(before), show(after))
+		}
 	})
 }
 

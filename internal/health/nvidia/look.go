@@ -171,13 +171,10 @@ func hasNo(g *machine.NVMLGPU, word string) bool {
 	return told && slices.Contains(normal, err)
 }
 
-// underLoad says whether the GPU works hard in this report.
-func underLoad(g *machine.NVMLGPU) (busy, known bool) {
+// underLoad says that the report shows the GPU working hard.
+func underLoad(g *machine.NVMLGPU) bool {
 	c := g.Clocks
-	if c == nil || c.Utilization == nil || c.PState == nil {
-		return false, false
-	}
-	return *c.Utilization >= busyPercent && *c.PState == 0, true
+	return c != nil && c.Utilization != nil && c.PState != nil && *c.Utilization >= busyPercent && *c.PState == 0
 }
 
 // is says that a flag was read and is set.

@@ -42,11 +42,16 @@ const (
 	// second of processor for an H200. maxAge bounds it.
 	thrift = 1000
 	maxAge = 10 * time.Minute
+	// labelsAge is how old the Node's labels may be where all is well, and labelsSoon where something is not: somebody may be
+	// at work on the driver. Every agent of a fleet asks at every round.
+	labelsAge  = 15 * time.Minute
+	labelsSoon = 30 * time.Second
 	// settleEvery is how soon NVML is asked again about something that would be Critical and is new: longer than a reset by
 	// an administrator's hand makes a GPU look lost.
 	settleEvery = 10 * time.Second
-	// defaultTimeout bounds one question; it is less than the 10 s a check has, so that the check can say what hung.
-	defaultTimeout = 8 * time.Second
+	// defaultTimeout bounds one question. Where persistence mode is off the driver initialises every GPU that nothing uses,
+	// one after the other: 2.6 s for an H200.
+	defaultTimeout = 45 * time.Second
 )
 
 // Machine is what the checks read.
@@ -62,8 +67,9 @@ type Options struct {
 	// Store keeps open faults and the counters of the ecc check across a restart of the agent; without it a fault that has
 	// to last before it is one would end and begin anew with each restart. Nil keeps nothing.
 	Store machine.Store
-	// NodeLabels are the labels of the Node; not ok, or nil, when they are not known.
-	NodeLabels func() (labels map[string]string, ok bool)
+	// NodeLabels are the labels of the Node, where that can be had no older than the age; not ok, or nil, when they are not
+	// known.
+	NodeLabels func(age time.Duration) (labels map[string]string, ok bool)
 	// Offered is how many nvidia.com/gpu the kubelet has allocatable; not ok when the Node has no such resource, or it is
 	// not known.
 	Offered func() (n int, ok bool)
@@ -71,7 +77,7 @@ type Options struct {
 	Declared int
 	// Age is how long an answer of NVML serves; 20 s when zero. FailedAge is the same for a failure; 15 s when zero.
 	Age, FailedAge time.Duration
-	// Timeout bounds one question to NVML; 8 s when zero.
+	// Timeout bounds one question to NVML; 45 s when zero. A check has to be given more.
 	Timeout time.Duration
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
@@ -87,7 +93,7 @@ func (s *Source) Checks() []health.Check {
 	for i, j := range judges {
 		c := &check{judge: j, source: s}
 		out[i] = c
-		if _, ok := j.(keeper); ok {
+		if _, ok := j.(*ecc); ok {
 			// Only what is counted is over with a reset; a level shows at the next look.
 			out[i] = resettable{c}
 		}

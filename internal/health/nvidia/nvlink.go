@@ -45,6 +45,15 @@ func newNVLink() *nvlink { return &nvlink{errors: make(rates), up: make(counts)}
 
 func (*nvlink) name() string { return "nvlink" }
 
+func (n *nvlink) counts() counts { return n.up }
+
+func (n *nvlink) recall(c counts) {
+	if c == nil {
+		c = make(counts)
+	}
+	n.up = c
+}
+
 func (n *nvlink) judge(l *look) verdict {
 	var v verdict
 	for i := range l.GPUs {
@@ -68,13 +77,12 @@ func (n *nvlink) judge(l *look) verdict {
 	return v
 }
 
-// judgeInactive finds links that are down and were up before in this load of the driver, or are up on a peer. A link that
-// no peer has is how the board is built. So is one that goes to another GPU where this one has no link at all: bridges are
-// optional.
+// judgeInactive finds links that are down and were up before in this load of the driver, or that a peer has up to a switch.
+// A link that no peer has is how the board is built. What a peer has up to another GPU says nothing: bridges are optional,
+// and a pair of cards may have fewer than another.
 func (n *nvlink) judgeInactive(l *look, v *verdict, g *machine.NVMLGPU) {
 	up := n.remember(l, g)
 	peers := l.peers(g)
-	active := slices.ContainsFunc(g.Links, func(k machine.NVMLLink) bool { return k.Active })
 	var down []string
 	for _, k := range g.Links {
 		if k.Active {
@@ -82,8 +90,8 @@ func (n *nvlink) judgeInactive(l *look, v *verdict, g *machine.NVMLGPU) {
 		}
 		expected := up&bit(k.Link) != 0
 		for _, p := range peers {
-			r, ok := activeOn(p, k.Link)
-			expected = expected || ok && (active || r == toSwitch)
+			remote, ok := activeOn(p, k.Link)
+			expected = expected || ok && remote == toSwitch
 		}
 		if expected {
 			down = append(down, fmt.Sprint(k.Link))

@@ -102,13 +102,13 @@ func judgeGeneration(l *look, v *verdict, g *machine.NVMLGPU) {
 		v.miss(l, g, []string{CodeGenerationLow}, "PcieLinkGen")
 		return
 	}
-	if busy, _ := underLoad(g); !busy {
+	if !underLoad(g) {
 		v.keep(g, CodeGenerationLow)
 		return
 	}
 	var peers []uint32
 	for _, p := range l.peers(g) {
-		if busy, _ := underLoad(p); busy && p.PCIe != nil && p.PCIe.Generation != nil {
+		if underLoad(p) && p.PCIe != nil && p.PCIe.Generation != nil {
 			peers = append(peers, *p.PCIe.Generation)
 		}
 	}

@@ -105,7 +105,7 @@ func newRig(t testing.TB, name string) *rig {
 	}
 	r.o = Options{
 		Machine: host{r.m, r}, Store: r.m, Now: r.now,
-		NodeLabels: func() (map[string]string, bool) { return r.labels, r.labels != nil },
+		NodeLabels: func(time.Duration) (map[string]string, bool) { return r.labels, r.labels != nil },
 	}
 	r.restart()
 	return r

@@ -22,9 +22,8 @@ const (
 	// maxGPUs bounds what is judged; machine.NVMLReport is bounded too.
 	maxGPUs = 64
 	// busyPercent of utilization in performance state 0 is load under which a link runs at full speed; an idle GPU lowers
-	// it. busyReports is in how many reports in a row.
+	// it.
 	busyPercent = 50
-	busyReports = 2
 )
 
 // Source asks NVML once for all checks of a round. It is safe for concurrent use.
@@ -45,8 +44,6 @@ type Source struct {
 	hadGPUs bool
 	// addresses are the PCI addresses by index, of the last report that had them all.
 	addresses []string
-	// busy counts by address the reports in a row that showed load.
-	busy map[string]int
 }
 
 // New returns a source. It asks nothing yet.
@@ -63,19 +60,7 @@ func New(o Options) *Source {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Source{o: o, busy: make(map[string]int)}
-}
-
-// UnderLoad says whether the GPU at an address works hard enough to run its link at full speed; it is pci.UnderLoad. It is
-// known only while a recent report tells the utilization and the performance state.
-func (s *Source) UnderLoad(address string) (busy, known bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.last == nil || s.o.Now().Sub(s.last.at) > 2*s.o.Age+s.o.Timeout {
-		return false, false
-	}
-	n, known := s.busy[address]
-	return known && n >= busyReports, known
+	return &Source{o: o}
 }
 
 // Report is the newest answer of NVML; nil where there is none.
@@ -111,6 +96,13 @@ func (s *Source) look(ctx context.Context) (*look, error) {
 	}
 }
 
+// failed says that the newest answer is none, or that of a driver that is not there.
+func (s *Source) failed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last != nil && (s.last.err != nil || s.last.Init != "")
+}
+
 // forget makes the next look ask: what was answered before is no answer to what has been done since.
 func (s *Source) forget() {
 	s.mu.Lock()
@@ -129,10 +121,11 @@ func (s *Source) ageOf(l *look) time.Duration {
 	if s.hurried {
 		return min(settleEvery, s.o.Age)
 	}
+	age := s.o.Age
 	if l.err != nil || l.busErr != nil {
-		return s.o.FailedAge
+		age = s.o.FailedAge
 	}
-	return max(s.o.Age, min(thrift*time.Duration(l.CPU)*time.Microsecond, maxAge))
+	return max(age, min(thrift*time.Duration(l.CPU)*time.Microsecond, maxAge))
 }
 
 // ask asks in the caller's time, and lets those who wait go on whatever happens.
@@ -196,21 +189,6 @@ func (s *Source) takeLocked(l *look) {
 	l.GPUs = slices.Clone(l.GPUs[:min(len(l.GPUs), maxGPUs)])
 	s.noticeLoadLocked(l)
 	s.nameLocked(l)
-	if l.err != nil || l.Init != "" || l.nothing {
-		clear(s.busy)
-		return
-	}
-	busy := make(map[string]int, len(l.GPUs))
-	for i := range l.GPUs {
-		if g := &l.GPUs[i]; g.Address != "" {
-			if loaded, known := underLoad(g); loaded {
-				busy[g.Address] = s.busy[g.Address] + 1
-			} else if known {
-				busy[g.Address] = 0
-			}
-		}
-	}
-	s.busy = busy
 }
 
 // forNVIDIA says that NVIDIA's driver holds a device, or could.

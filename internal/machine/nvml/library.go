@@ -55,7 +55,7 @@ func load(root string) (*library, error) {
 	}
 	v := view{"/"}
 	var problems []error
-	for _, dir := range []string{root, driverRoot} {
+	for _, dir := range order(root) {
 		err := v.enter(dir)
 		if dir == driverRoot && errors.Is(err, fs.ErrNotExist) {
 			break
@@ -77,6 +77,16 @@ func load(root string) (*library, error) {
 		problems = append(problems, err)
 	}
 	return nil, worst(problems)
+}
+
+// order is where to look. A driver container that has devices of its own is the driver that runs: what is left of another on
+// the host would only say that the versions do not match.
+func order(root string) []string {
+	container := filepath.Join(root, driverRoot)
+	if _, err := os.Stat(filepath.Join(container, "dev/nvidiactl")); err == nil {
+		return []string{container}
+	}
+	return []string{root, driverRoot}
 }
 
 // worst is the error to tell: that a library is there and does not load says more than that another is missing.
