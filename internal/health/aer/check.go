@@ -18,6 +18,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/internal/health"
 	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
+	"github.com/roundhouse-dev/roundhouse/internal/health/track"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -142,13 +143,13 @@ func (c *Check) DeviceReset(ctx context.Context, address string) error {
 		s := &c.state.Stations[i]
 		if s.Owner == address {
 			s.Rebase, c.dirty, c.urgent = true, true, true
-			s.Lost, s.Refused, s.Broken, s.Sent = window{}, window{}, window{}, window{}
+			s.Lost, s.Refused, s.Broken, s.Sent = track.Window{}, track.Window{}, track.Window{}, track.Window{}
 			roots[s.Root] = true
 		}
 	}
 	for i := range c.state.Stations {
 		if s := &c.state.Stations[i]; roots[s.Address] {
-			s.Rebase, s.Heard = true, window{}
+			s.Rebase, s.Heard = true, track.Window{}
 		}
 	}
 	c.keep(ctx)
@@ -272,12 +273,12 @@ func (c *Check) count(s *station, d *machine.AERDevice, compare bool, now time.T
 	}
 	if compare {
 		if kinds, n := grown(s.Correctable, d.Correctable, advisory); n > 0 {
-			s.Link.add(now, n, words(kinds))
+			s.Link.Add(now, n, words(kinds))
 			c.dirty = true
 		}
 		c.uncorrected(s, d, now)
 		if n := risen(s.Told, told); n > 0 {
-			s.Heard.add(now, n, "")
+			s.Heard.Add(now, n, "")
 			c.dirty, c.urgent = true, true
 		}
 	}
@@ -291,32 +292,32 @@ func (c *Check) uncorrected(s *station, d *machine.AERDevice, now time.Time) {
 		return
 	}
 	c.dirty, c.urgent = true, true
-	s.Sent.add(now, nonfatal+fatal, "")
+	s.Sent.Add(now, nonfatal+fatal, "")
 	all, _ := grown(s.Nonfatal, d.Nonfatal, nil)
 	lost, n := grown(s.Nonfatal, d.Nonfatal, asked)
 	switch {
 	case nonfatal == 0:
 	case n > 0 || len(all) == 0:
-		s.Lost.add(now, nonfatal, words(lost))
+		s.Lost.Add(now, nonfatal, words(lost))
 	default:
-		s.Refused.add(now, nonfatal, words(all))
+		s.Refused.Add(now, nonfatal, words(all))
 	}
 	if fatal > 0 {
 		kinds, _ := grown(s.Fatal, d.Fatal, nil)
-		s.Broken.add(now, fatal, words(kinds))
+		s.Broken.Add(now, fatal, words(kinds))
 	}
 }
 
 // age lets the windows of a station move on.
 func (s *station) age(now time.Time) {
-	for _, w := range []*window{&s.Link, &s.Lost, &s.Refused, &s.Broken, &s.Heard, &s.Sent} {
-		w.add(now, 0, "")
+	for _, w := range []*track.Window{&s.Link, &s.Lost, &s.Refused, &s.Broken, &s.Heard, &s.Sent} {
+		w.Add(now, 0, "")
 	}
 }
 
 // listen says whether the link is noisy: from the limit on, and until there is less than half of it.
 func (s *station) listen(limit uint64) {
-	if n := s.Link.sum(); n >= limit {
+	if n := s.Link.Sum(); n >= limit {
 		s.Noisy = true
 	} else if n == 0 || n < limit/2 {
 		s.Noisy = false

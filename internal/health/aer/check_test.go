@@ -421,23 +421,3 @@ func (c counting) Save(ctx context.Context, name string, data []byte) error {
 	*c.n++
 	return c.Machine.Save(ctx, name, data)
 }
-
-func TestTheWindow(t *testing.T) {
-	var w window
-	for i := range 1000 {
-		w.add(t0.Add(time.Duration(i)*time.Second), 1, "x")
-	}
-	if len(w.Ticks) != 4 || w.sum() != 1000 {
-		t.Errorf("%d ticks, sum %d", len(w.Ticks), w.sum())
-	}
-	w.add(t0.Add(-time.Hour), 1, "x")
-	if w.sum() != 1 || w.Count != 1 {
-		t.Errorf("after the clock was set back: sum %d, count %d", w.sum(), w.Count)
-	}
-	for i := range 1000 {
-		w.add(t0.Add(time.Duration(i)*7*time.Minute), 1, "x")
-	}
-	if len(w.Ticks) > 13 {
-		t.Errorf("%d ticks", len(w.Ticks))
-	}
-}

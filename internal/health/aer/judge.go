@@ -10,6 +10,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/health/track"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -41,13 +42,13 @@ type station struct {
 	Fatal       machine.AERCount `json:"fatal"`
 	Told        uint64           `json:"told,omitempty"`
 
-	Link    window `json:"link,omitzero"`    // correctable, and the link's doing
-	Lost    window `json:"lost,omitzero"`    // nonfatal
-	Refused window `json:"refused,omitzero"` // nonfatal, and the requester's doing
-	Broken  window `json:"broken,omitzero"`  // fatal
-	Heard   window `json:"heard,omitzero"`   // messages to a root port that told of nonfatal and fatal errors
+	Link    track.Window `json:"link,omitzero"`    // correctable, and the link's doing
+	Lost    track.Window `json:"lost,omitzero"`    // nonfatal
+	Refused track.Window `json:"refused,omitzero"` // nonfatal, and the requester's doing
+	Broken  track.Window `json:"broken,omitzero"`  // fatal
+	Heard   track.Window `json:"heard,omitzero"`   // messages to a root port that told of nonfatal and fatal errors
 	// Sent counts the messages of nonfatal and fatal errors, as the root port hears them.
-	Sent window `json:"sent,omitzero"`
+	Sent track.Window `json:"sent,omitzero"`
 	// Noisy says that there were too many correctable errors, until there are fewer than half of that.
 	Noisy bool `json:"noisy,omitempty"`
 	// Rebase has the counts at the next look taken as the start.
@@ -100,7 +101,7 @@ type problem struct {
 	owner       string
 	severity    v1alpha1.Severity
 	recommended v1alpha1.Recommendation
-	window      window
+	window      track.Window
 	evidence    string
 }
 
@@ -119,7 +120,7 @@ func judge(stations []station, c circumstances) []problem {
 		if s.Noisy {
 			out = append(out, problem{
 				CodeCorrectable, s.Owner, v1alpha1.SeverityWarning, v1alpha1.RecommendNone, s.Link,
-				fmt.Sprintf("%s: %d correctable link errors in the last hour, last %s", s.Address, s.Link.sum(), s.Link.Evidence),
+				fmt.Sprintf("%s: %d correctable link errors in the last hour, last %s", s.Address, s.Link.Sum(), s.Link.Evidence),
 			})
 		}
 		if n := unexplained(stations, s); n > 0 {
@@ -138,7 +139,7 @@ func judge(stations []station, c circumstances) []problem {
 // comes again after that, or a device that no longer answers, is critical.
 func (s *station) uncorrected(c circumstances) []problem {
 	var out []problem
-	if n := s.Broken.sum(); n > 0 {
+	if n := s.Broken.Sum(); n > 0 {
 		p := problem{
 			CodeFatal, s.Owner, v1alpha1.SeverityWarning, v1alpha1.RecommendResetDevice, s.Broken,
 			fmt.Sprintf("%s: %d fatal PCI errors in the last hour, last %s", s.Address, n, s.Broken.Evidence),
@@ -152,7 +153,7 @@ func (s *station) uncorrected(c circumstances) []problem {
 		}
 		out = append(out, p)
 	}
-	if n := s.Lost.sum(); n > 0 {
+	if n := s.Lost.Sum(); n > 0 {
 		p := problem{
 			CodeNonfatal, s.Owner, v1alpha1.SeverityWarning, v1alpha1.RecommendNone, s.Lost,
 			fmt.Sprintf("%s: %d nonfatal PCI errors in the last hour, last %s", s.Address, n, s.Lost.Evidence),
@@ -162,7 +163,7 @@ func (s *station) uncorrected(c circumstances) []problem {
 		}
 		out = append(out, p)
 	}
-	if n := s.Refused.sum(); n > 0 {
+	if n := s.Refused.Sum(); n > 0 {
 		out = append(out, problem{
 			CodeRefused, s.Owner, v1alpha1.SeverityInfo, v1alpha1.RecommendNone, s.Refused,
 			fmt.Sprintf("%s: %d requests refused in the last hour, last %s", s.Address, n, s.Refused.Evidence),
@@ -173,14 +174,14 @@ func (s *station) uncorrected(c circumstances) []problem {
 
 // unexplained is how many messages a root port was told of that no station below it sent.
 func unexplained(stations []station, root *station) uint64 {
-	heard := root.Heard.sum()
+	heard := root.Heard.Sum()
 	if heard == 0 {
 		return 0
 	}
 	var sent uint64
 	for i := range stations {
 		if stations[i].Root == root.Address {
-			sent += stations[i].Sent.sum()
+			sent += stations[i].Sent.Sum()
 		}
 	}
 	if sent >= heard {
@@ -192,7 +193,7 @@ func unexplained(stations []station, root *station) uint64 {
 // findings are the problems, one for each code and owner: the two ends of a link see one fault.
 func findings(problems []problem) []health.Finding {
 	slices.SortStableFunc(problems, func(a, b problem) int {
-		return cmp.Or(cmp.Compare(a.owner, b.owner), cmp.Compare(a.code, b.code), -cmp.Compare(a.window.sum(), b.window.sum()))
+		return cmp.Or(cmp.Compare(a.owner, b.owner), cmp.Compare(a.code, b.code), -cmp.Compare(a.window.Sum(), b.window.Sum()))
 	})
 	var out []health.Finding
 	for _, p := range problems {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/internal/health"
 	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
+	"github.com/roundhouse-dev/roundhouse/internal/health/track"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -233,7 +234,7 @@ func (c *Check) DeviceReset(ctx context.Context, address string) error {
 	defer c.mu.Unlock()
 	for i := range c.state.GPUs {
 		if k := &c.state.GPUs[i]; k.Address == address {
-			k.Broken, k.Waiting, k.Rebase = nil, window{}, true
+			k.Broken, k.Waiting, k.Rebase = nil, track.Window{}, true
 			c.dirty, c.urgent = true, true
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/health/track"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -41,8 +42,8 @@ type gpu struct {
 	Pages   machine.BadPages   `json:"pages,omitzero"`
 	Limit   uint64             `json:"limit,omitempty"`
 	Broken  *uncorrected       `json:"broken,omitempty"`
-	Fixed   window             `json:"fixed,omitzero"`    // correctable
-	Waiting window             `json:"deferred,omitzero"` // deferred
+	Fixed   track.Window       `json:"fixed,omitzero"`    // correctable
+	Waiting track.Window       `json:"deferred,omitzero"` // deferred
 	Noisy   bool               `json:"noisy,omitempty"`
 	// PageAt is since when a fault of pages stands, by its code.
 	PageAt map[string]time.Time `json:"pageAt,omitempty"`
@@ -114,8 +115,8 @@ func (k *gpu) take(seen *machine.AMDGPU, known bool, now time.Time) (changed, ur
 			k.Broken.Count += g.uncorrectable
 			urgent = true
 		}
-		k.Fixed.add(now, g.correctable, strings.Join(g.fixedAt, ", "))
-		k.Waiting.add(now, g.deferred, strings.Join(g.waitingAt, ", "))
+		k.Fixed.Add(now, g.correctable, strings.Join(g.fixedAt, ", "))
+		k.Waiting.Add(now, g.deferred, strings.Join(g.waitingAt, ", "))
 		changed = g.fell || g.uncorrectable+g.correctable+g.deferred > 0
 	}
 	k.Rebase = false
@@ -133,9 +134,9 @@ func (k *gpu) take(seen *machine.AMDGPU, known bool, now time.Time) (changed, ur
 // age lets the windows move on, and says whether there are too many corrected errors: from the limit on, and until there
 // are less than half of it.
 func (k *gpu) age(now time.Time, limit uint64) {
-	k.Fixed.add(now, 0, "")
-	k.Waiting.add(now, 0, "")
-	n := k.Fixed.sum()
+	k.Fixed.Add(now, 0, "")
+	k.Waiting.Add(now, 0, "")
+	n := k.Fixed.Sum()
 	k.Noisy = n >= limit || k.Noisy && n > 0 && n >= limit/2
 }
 
@@ -167,9 +168,9 @@ func (k *gpu) findings() []health.Finding {
 	}
 	if k.Noisy {
 		add(CodeCorrectable, v1alpha1.SeverityWarning, v1alpha1.RecommendNone, health.ClearedByLook, k.Fixed.Since, k.Fixed.Last, k.Fixed.Count,
-			fmt.Sprintf("%d correctable errors in the last hour, last %s", k.Fixed.sum(), k.Fixed.Evidence))
+			fmt.Sprintf("%d correctable errors in the last hour, last %s", k.Fixed.Sum(), k.Fixed.Evidence))
 	}
-	if n := k.Waiting.sum(); n > 0 {
+	if n := k.Waiting.Sum(); n > 0 {
 		add(CodeDeferred, v1alpha1.SeverityInfo, v1alpha1.RecommendNone, health.ClearedByQuiet, k.Waiting.Since, k.Waiting.Last, k.Waiting.Count,
 			fmt.Sprintf("%d deferred errors in the last hour, last %s", n, k.Waiting.Evidence))
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/roundhouse-dev/roundhouse/internal/health/track"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -38,8 +39,8 @@ type boot struct {
 	Up       bool              `json:"up,omitempty"`
 	Counters map[string]uint64 `json:"counters,omitempty"`
 	// Downs are the times it went down, Errors what it counted beside that, by counter.
-	Downs  window            `json:"downs,omitzero"`
-	Errors map[string]window `json:"errors,omitempty"`
+	Downs  track.Window            `json:"downs,omitzero"`
+	Errors map[string]track.Window `json:"errors,omitempty"`
 	// Flaps and Noisy are what a window began and has not ended.
 	Flaps bool            `json:"flaps,omitempty"`
 	Noisy map[string]bool `json:"noisy,omitempty"`
@@ -137,9 +138,9 @@ func (k *known) update(p *machine.InfiniBandPort) bool {
 // count takes the counters of one look: what rose, and how often the port went down. changed says that something did.
 func (k *known) count(now time.Time) (changed bool) {
 	p, b := k.seen, &k.Boot
-	b.Downs.add(now, 0)
+	b.Downs.Add(now, 0, "")
 	for name, w := range b.Errors {
-		w.add(now, 0)
+		w.Add(now, 0, "")
 		b.Errors[name] = w
 	}
 	if p == nil || p.State == machine.PortUnknown {
@@ -150,7 +151,7 @@ func (k *known) count(now time.Time) (changed bool) {
 		if downs == 0 && b.Up && !up(p) {
 			downs = 1 // the port has no such counter, or it stands at its end
 		}
-		b.Downs.add(now, downs)
+		b.Downs.Add(now, downs, "")
 		changed = downs > 0
 		for name := range p.Counters {
 			n := risen(b.Counters, p.Counters, name)
@@ -158,9 +159,9 @@ func (k *known) count(now time.Time) (changed bool) {
 				continue
 			}
 			w := b.Errors[name]
-			w.add(now, n)
+			w.Add(now, n, "")
 			if b.Errors == nil {
-				b.Errors = make(map[string]window)
+				b.Errors = make(map[string]track.Window)
 			}
 			b.Errors[name], changed = w, true
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/health/track"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -291,7 +292,7 @@ func gbps(mbps uint32) string { return strconv.FormatFloat(float64(mbps)/1000, '
 // flaps judges how often a port went down: from the limit on, and until an hour has passed without.
 func (v *verdict) flaps(k *known, t Times) {
 	b := &k.Boot
-	n := b.Downs.sum()
+	n := b.Downs.Sum()
 	b.Flaps = n >= t.FlapsPerHour || b.Flaps && n > 0
 	if b.Flaps {
 		f := v.find(k, CodeFlapping, v1alpha1.SeverityWarning, v1alpha1.RecommendHuman, b.Downs.Since,
@@ -304,11 +305,11 @@ func (v *verdict) flaps(k *known, t Times) {
 func (v *verdict) errors(k *known) {
 	b := &k.Boot
 	severity := v1alpha1.SeverityInfo
-	var all window
+	var all track.Window
 	var said []string
 	for _, l := range limits {
 		w := b.Errors[l.name]
-		n := w.sum()
+		n := w.Sum()
 		noisy := n >= l.perHour || b.Noisy[l.name] && n > 0 && n >= l.perHour/2
 		if noisy != b.Noisy[l.name] {
 			if b.Noisy == nil {

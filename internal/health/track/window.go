@@ -1,4 +1,4 @@
-package aer
+package track
 
 import (
 	"slices"
@@ -12,8 +12,9 @@ const (
 	tickSpan = 5 * time.Minute
 )
 
-// window counts what happened in the last hour. The zero value is ready.
-type window struct {
+// Window counts what happened in the last hour. The zero value is ready.
+type Window struct {
+	// Ticks are the oldest first.
 	Ticks []tick `json:"ticks,omitempty"`
 	// Since is when the window was last empty, Count what came since then, and Last the time of the newest.
 	Since time.Time `json:"since,omitzero"`
@@ -23,19 +24,20 @@ type window struct {
 	Evidence string `json:"evidence,omitempty"`
 }
 
+// tick is what came in a while.
 type tick struct {
 	At time.Time `json:"at"`
 	N  uint64    `json:"n"`
 }
 
-// add counts n more, and lets go of what is older than the window. A time ahead of now is a clock that was set back.
-func (w *window) add(now time.Time, n uint64, evidence string) {
+// Add counts n more, and lets go of what is older than the window. A time ahead of now is a clock that was set back.
+func (w *Window) Add(now time.Time, n uint64, evidence string) {
 	w.Ticks = slices.DeleteFunc(w.Ticks, func(t tick) bool {
 		age := now.Sub(t.At)
 		return age < 0 || age >= windowSpan
 	})
 	if len(w.Ticks) == 0 {
-		*w = window{}
+		*w = Window{}
 	}
 	if n == 0 {
 		return
@@ -52,8 +54,8 @@ func (w *window) add(now time.Time, n uint64, evidence string) {
 	w.Count += n
 }
 
-// sum is what came in the last hour, as of the last add.
-func (w *window) sum() uint64 {
+// Sum is what came in the last hour, as of the last Add.
+func (w *Window) Sum() uint64 {
 	var n uint64
 	for _, t := range w.Ticks {
 		n += t.N
