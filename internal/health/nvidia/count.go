@@ -16,8 +16,6 @@ const (
 	CodeInvisible = "GPUInvisible"
 	// CodeUnbound is a GPU that no driver holds, where NVIDIA's holds others.
 	CodeUnbound = "GPUNotBound"
-	// CodeFewer is a bus with fewer GPUs than an administrator declared.
-	CodeFewer = "GPUsFewerThanDeclared"
 	// CodeOffered is a kubelet that offers another number of GPUs than the driver sees.
 	CodeOffered = "GPUsNotOffered"
 )
@@ -31,14 +29,13 @@ const (
 	countClear  = time.Minute
 )
 
-// deviceCount compares what the bus has, what NVML sees, what was declared, and what the kubelet offers.
+// deviceCount compares what the bus has, what NVML sees, and what the kubelet offers. What was declared the pci check knows.
 type deviceCount struct{ o Options }
 
 func (deviceCount) name() string { return "device-count" }
 
 func (d deviceCount) judge(l *look) verdict {
 	var v verdict
-	d.declared(l, &v)
 	if !l.whole() {
 		return v
 	}
@@ -51,26 +48,6 @@ func (d deviceCount) judge(l *look) verdict {
 	d.invisible(l, &v)
 	d.offered(l, &v, visible)
 	return v
-}
-
-// declared holds the bus against the administrator's word. The pci check misses what it has seen; this one also misses
-// what was never there.
-func (d deviceCount) declared(l *look, v *verdict) {
-	switch {
-	case d.o.Declared <= 0:
-		return
-	case l.busErr != nil:
-		g := gap{reasonOf(l.busErr), "the bus: " + l.busErr.Error()}
-		v.gap = &g
-		return
-	case len(l.bus) >= d.o.Declared:
-		return
-	}
-	v.seeNode(track.Observation{
-		Code: CodeFewer, Class: v1alpha1.ClassHardware, Severity: v1alpha1.SeverityCritical, Recommended: v1alpha1.RecommendHuman,
-		Evidence: fmt.Sprintf("%d NVIDIA GPUs are on the PCI bus, %d are declared", len(l.bus), d.o.Declared),
-		Settle:   countSettle, Clear: countClear,
-	})
 }
 
 // invisible finds GPUs on the bus that NVML does not have. One that does not answer is the pci check's to tell.
@@ -128,7 +105,9 @@ func (d deviceCount) offered(l *look, v *verdict, visible int) {
 	for i := range l.GPUs {
 		shared = shared || split(&l.GPUs[i])
 	}
-	if !ok || n == visible || shared {
+	// A kubelet keeps a resource at zero whose plugin was removed for good, as for DRA; one that has taken every GPU out is no
+	// fault of one.
+	if !ok || n == 0 || n == visible || shared {
 		return
 	}
 	v.seeNode(track.Observation{

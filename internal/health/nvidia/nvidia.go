@@ -73,8 +73,6 @@ type Options struct {
 	// Offered is how many nvidia.com/gpu the kubelet has allocatable; not ok when the Node has no such resource, or it is
 	// not known.
 	Offered func() (n int, ok bool)
-	// Declared is how many NVIDIA GPUs the machine should have, by an administrator's word; 0 is not said.
-	Declared int
 	// Age is how long an answer of NVML serves; 20 s when zero. FailedAge is the same for a failure; 15 s when zero.
 	Age, FailedAge time.Duration
 	// Timeout bounds one question to NVML; 45 s when zero. A check has to be given more.
