@@ -8,10 +8,12 @@ package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
 // Outcome is what came of one look.
@@ -123,6 +125,14 @@ func Contained(ctx context.Context, c Check) (r Result) {
 		}
 	}()
 	return c.Look(ctx)
+}
+
+// ReasonOf is why a read gave nothing: TimedOut where it did not come back, CannotRead otherwise.
+func ReasonOf(err error) string {
+	if errors.Is(err, machine.ErrStuck) {
+		return ReasonTimedOut
+	}
+	return ReasonCannotRead
 }
 
 // CouldNotLook is the result of a look that saw nothing; what stood before stands on.

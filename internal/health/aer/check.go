@@ -362,11 +362,7 @@ func (c *Check) result(accelerators []string, counted []machine.AERDevice) healt
 
 // couldNotLook keeps what stood.
 func (c *Check) couldNotLook(err error) health.Result {
-	reason := health.ReasonCannotRead
-	if errors.Is(err, machine.ErrStuck) {
-		reason = health.ReasonTimedOut
-	}
-	return health.CouldNotLook(reason, err, findings(judge(c.state.Stations, c.last)))
+	return health.CouldNotLook(health.ReasonOf(err), err, findings(judge(c.state.Stations, c.last)))
 }
 
 // keep saves the state when something in it is new: at once what a fault comes of, and now and then what merely rises.

@@ -305,11 +305,7 @@ func (c *Check) result(s sights) health.Result {
 
 // couldNotLook keeps what stood.
 func (c *Check) couldNotLook(err error) health.Result {
-	reason := health.ReasonCannotRead
-	if errors.Is(err, machine.ErrStuck) {
-		reason = health.ReasonTimedOut
-	}
-	return health.CouldNotLook(reason, err, c.findings())
+	return health.CouldNotLook(health.ReasonOf(err), err, c.findings())
 }
 
 // keep saves the state when something in it is new: at once what a fault comes of, and now and then what merely rises.

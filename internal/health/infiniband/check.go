@@ -237,7 +237,7 @@ func (c *Check) result(v verdict) health.Result {
 	case len(v.blind) > 0:
 		r.Reason = health.ReasonCannotRead
 	case c.loadErr != nil:
-		r.Reason = reasonOf(c.loadErr)
+		r.Reason = health.ReasonOf(c.loadErr)
 		notes = append(notes, "inventory: "+c.loadErr.Error())
 	}
 	if c.saveErr != nil {
@@ -252,14 +252,7 @@ func (c *Check) result(v verdict) health.Result {
 
 // couldNotLook keeps what stood.
 func (c *Check) couldNotLook(err error) health.Result {
-	return health.CouldNotLook(reasonOf(err), err, c.last)
-}
-
-func reasonOf(err error) string {
-	if errors.Is(err, machine.ErrStuck) {
-		return health.ReasonTimedOut
-	}
-	return health.ReasonCannotRead
+	return health.CouldNotLook(health.ReasonOf(err), err, c.last)
 }
 
 // Close saves what is not saved yet.

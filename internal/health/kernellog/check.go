@@ -357,11 +357,7 @@ func (c *Check) result() health.Result {
 }
 
 func (c *Check) couldNotLook(err error) health.Result {
-	reason := health.ReasonCannotRead
-	if errors.Is(err, machine.ErrStuck) {
-		reason = health.ReasonTimedOut
-	}
-	r := health.CouldNotLook(reason, err, c.state.Findings(Name, c.o.Times))
+	r := health.CouldNotLook(health.ReasonOf(err), err, c.state.Findings(Name, c.o.Times))
 	r.Again = retryAfter
 	return r
 }

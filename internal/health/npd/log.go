@@ -421,11 +421,7 @@ func (m *LogMonitor) result() health.Result {
 }
 
 func (m *LogMonitor) couldNotLook(err error) health.Result {
-	reason := health.ReasonCannotRead
-	if errors.Is(err, machine.ErrStuck) {
-		reason = health.ReasonTimedOut
-	}
-	r := health.CouldNotLook(reason, err, m.state.findings(m.o.Name, m.codes, m.quiet))
+	r := health.CouldNotLook(health.ReasonOf(err), err, m.state.findings(m.o.Name, m.codes, m.quiet))
 	m.speak(&r)
 	r.Again = retryAfter
 	return r

@@ -111,7 +111,7 @@ func (c *check) Look(ctx context.Context) health.Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.begin(ctx); err != nil {
-		return c.unknown(gap{reasonOf(err), err.Error()})
+		return c.unknown(gap{health.ReasonOf(err), err.Error()})
 	}
 	age := labelsAge
 	if len(c.state.Tracked) > 0 || c.known || c.source.failed() {
@@ -123,7 +123,7 @@ func (c *check) Look(ctx context.Context) health.Result {
 	}
 	l, err := c.source.look(ctx)
 	if err != nil {
-		return c.unknown(gap{reasonOf(err), err.Error()})
+		return c.unknown(gap{health.ReasonOf(err), err.Error()})
 	}
 	v := c.judge.judge(l)
 	if v.gap == nil {

@@ -53,7 +53,7 @@ func (d deviceCount) judge(l *look) verdict {
 // invisible finds GPUs on the bus that NVML does not have. One that does not answer is the pci check's to tell.
 func (deviceCount) invisible(l *look, v *verdict) {
 	if l.busErr != nil {
-		g := gap{reasonOf(l.busErr), "the bus: " + l.busErr.Error()}
+		g := gap{health.ReasonOf(l.busErr), "the bus: " + l.busErr.Error()}
 		v.gap = &g
 		return
 	}

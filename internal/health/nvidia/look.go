@@ -39,7 +39,7 @@ func (l *look) gap() gap {
 	case errors.Is(l.err, machine.ErrNVMLCrashed):
 		return gap{ReasonHelperCrashed, l.err.Error()}
 	case l.err != nil:
-		return gap{reasonOf(l.err), l.err.Error()}
+		return gap{health.ReasonOf(l.err), l.err.Error()}
 	case l.Init == initNotLoaded || l.Init == initMismatch:
 		return gap{ReasonDriverNotLoaded, "NVML does not initialise: " + l.Init}
 	case l.Init != "":
@@ -64,13 +64,6 @@ func (l *look) uncounted() string {
 
 // whole says that everything that NVML has to tell was asked.
 func (l *look) whole() bool { return !l.nothing && l.gap() == gap{} }
-
-func reasonOf(err error) string {
-	if errors.Is(err, machine.ErrStuck) {
-		return health.ReasonTimedOut
-	}
-	return health.ReasonCannotRead
-}
 
 // nameFrom gives GPUs without an address the one that their index had.
 func (l *look) nameFrom(addresses []string) {

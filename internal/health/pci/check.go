@@ -285,10 +285,10 @@ func (c *Check) result(seats []Seat, v Verdict, driverErr error, next time.Durat
 	case unread > 0:
 		r.Reason = health.ReasonCannotRead
 	case c.loadErr != nil:
-		r.Reason = reasonOf(c.loadErr)
+		r.Reason = health.ReasonOf(c.loadErr)
 		notes = append(notes, "inventory: "+c.loadErr.Error())
 	case driverErr != nil:
-		r.Reason = reasonOf(driverErr)
+		r.Reason = health.ReasonOf(driverErr)
 		notes = append(notes, "identities: "+driverErr.Error())
 	}
 	if c.saveErr != nil {
@@ -364,7 +364,7 @@ func link(seat *Seat, b Baseline) *v1alpha1.Link {
 
 // couldNotLook keeps what stood, and the inventory, of which nothing is known now.
 func (c *Check) couldNotLook(err error) health.Result {
-	r := health.CouldNotLook(reasonOf(err), err, track.Findings(Name, c.state.Tracked))
+	r := health.CouldNotLook(health.ReasonOf(err), err, track.Findings(Name, c.state.Tracked))
 	if c.last != nil {
 		v := Judge(c.last, nil, c.o.Declared)
 		r.Devices = inventory(c.last, v)
@@ -375,13 +375,6 @@ func (c *Check) couldNotLook(err error) health.Result {
 		}
 	}
 	return r
-}
-
-func reasonOf(err error) string {
-	if errors.Is(err, machine.ErrStuck) {
-		return health.ReasonTimedOut
-	}
-	return health.ReasonCannotRead
 }
 
 func (c *Check) save(ctx context.Context) {
