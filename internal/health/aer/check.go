@@ -7,7 +7,6 @@ package aer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/health/kept"
 	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
 	"github.com/roundhouse-dev/roundhouse/internal/health/track"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
@@ -32,10 +32,6 @@ const DefaultCorrectablePerHour = 480
 const (
 	// stateFile holds the counts of the last look, so that a restart of the agent misses nothing.
 	stateFile = "aer.json"
-	// saveEvery bounds how often counts that merely rise are written.
-	saveEvery = time.Minute
-	// saveTimeout bounds one save.
-	saveTimeout = 2 * time.Second
 	// maxStations bounds what is kept, and with it the file: the accelerators of a node and the bridges above them, of which
 	// a board of eight GPUs has some thirty.
 	maxStations = 192
@@ -65,15 +61,12 @@ type Options struct {
 type Check struct {
 	o Options
 
-	mu      sync.Mutex
-	state   state
-	last    circumstances
-	loaded  bool
-	note    string
-	dirty   bool
-	urgent  bool
-	saved   time.Time
-	saveErr error
+	mu     sync.Mutex
+	file   kept.File
+	state  state
+	last   circumstances
+	loaded bool
+	note   string
 }
 
 // state is what survives a restart of the agent; a new boot counts from zero.
@@ -95,7 +88,7 @@ func New(o Options) *Check {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Check{o: o}
+	return &Check{o: o, file: kept.File{Name: stateFile}}
 }
 
 // Name is "aer".
@@ -142,7 +135,7 @@ func (c *Check) DeviceReset(ctx context.Context, address string) error {
 	for i := range c.state.Stations {
 		s := &c.state.Stations[i]
 		if s.Owner == address {
-			s.Rebase, c.dirty, c.urgent = true, true, true
+			s.Rebase, c.file.Dirty, c.file.Urgent = true, true, true
 			s.Lost, s.Refused, s.Broken, s.Sent = track.Window{}, track.Window{}, track.Window{}, track.Window{}
 			roots[s.Root] = true
 		}
@@ -153,16 +146,16 @@ func (c *Check) DeviceReset(ctx context.Context, address string) error {
 		}
 	}
 	c.keep(ctx)
-	return c.saveErr
+	return c.file.Err
 }
 
 // Close saves what is not saved yet.
 func (c *Check) Close(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.urgent = true
+	c.file.Urgent = true
 	c.keep(ctx)
-	return c.saveErr
+	return c.file.Err
 }
 
 // begin takes up the saved state, once, and starts a new boot from nothing. A state that cannot be read is done without:
@@ -174,12 +167,8 @@ func (c *Check) begin(ctx context.Context) error {
 	}
 	if !c.loaded {
 		c.loaded = true
-		data, err := c.o.Machine.Load(ctx, stateFile)
 		var s state
-		if err == nil {
-			err = json.Unmarshal(data, &s)
-		}
-		switch {
+		switch err := c.file.Load(ctx, c.o.Machine, &s); {
 		case err == nil:
 			c.state = s
 		case !errors.Is(err, fs.ErrNotExist):
@@ -237,7 +226,7 @@ func (c *Check) station(address string) (s *station, known bool) {
 		return nil, false
 	}
 	c.state.Stations = append(c.state.Stations, station{Address: address})
-	c.dirty, c.urgent = true, true
+	c.file.Dirty, c.file.Urgent = true, true
 	return &c.state.Stations[len(c.state.Stations)-1], false
 }
 
@@ -274,12 +263,12 @@ func (c *Check) count(s *station, d *machine.AERDevice, compare bool, now time.T
 	if compare {
 		if kinds, n := grown(s.Correctable, d.Correctable, advisory); n > 0 {
 			s.Link.Add(now, n, words(kinds))
-			c.dirty = true
+			c.file.Dirty = true
 		}
 		c.uncorrected(s, d, now)
 		if n := risen(s.Told, told); n > 0 {
 			s.Heard.Add(now, n, "")
-			c.dirty, c.urgent = true, true
+			c.file.Dirty, c.file.Urgent = true, true
 		}
 	}
 	s.Correctable, s.Nonfatal, s.Fatal, s.Told = d.Correctable, d.Nonfatal, d.Fatal, told
@@ -291,7 +280,7 @@ func (c *Check) uncorrected(s *station, d *machine.AERDevice, now time.Time) {
 	if nonfatal+fatal == 0 {
 		return
 	}
-	c.dirty, c.urgent = true, true
+	c.file.Dirty, c.file.Urgent = true, true
 	s.Sent.Add(now, nonfatal+fatal, "")
 	all, _ := grown(s.Nonfatal, d.Nonfatal, nil)
 	lost, n := grown(s.Nonfatal, d.Nonfatal, asked)
@@ -350,8 +339,8 @@ func (c *Check) result(accelerators []string, counted []machine.AERDevice) healt
 	if c.note != "" {
 		notes = append(notes, c.note)
 	}
-	if c.saveErr != nil {
-		notes = append(notes, "state is not kept: "+c.saveErr.Error())
+	if c.file.Err != nil {
+		notes = append(notes, "state is not kept: "+c.file.Err.Error())
 	}
 	r.Message = health.Bound(strings.Join(notes, "; "), health.MaxMessage)
 	if r.Reason != "" && r.Outcome == health.Passing {
@@ -366,17 +355,4 @@ func (c *Check) couldNotLook(err error) health.Result {
 }
 
 // keep saves the state when something in it is new: at once what a fault comes of, and now and then what merely rises.
-func (c *Check) keep(ctx context.Context) {
-	now := c.o.Now()
-	if !c.dirty || !c.urgent && now.Sub(c.saved) < saveEvery {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
-	defer cancel()
-	data, err := json.Marshal(c.state)
-	if err == nil {
-		err = c.o.Machine.Save(ctx, stateFile, data)
-	}
-	c.saveErr, c.dirty, c.urgent = err, err != nil, err != nil
-	c.saved = now
-}
+func (c *Check) keep(ctx context.Context) { c.file.Keep(ctx, c.o.Machine, c.state, c.o.Now()) }

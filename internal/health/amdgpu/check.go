@@ -6,7 +6,6 @@ package amdgpu
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/health/kept"
 	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
 	"github.com/roundhouse-dev/roundhouse/internal/health/track"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
@@ -40,10 +40,6 @@ const (
 	driver    = "amdgpu"
 	// stateFile holds the counts of the last look, so that a restart of the agent misses nothing.
 	stateFile = "amdgpu.json"
-	// saveEvery bounds how often counts that merely rise are written.
-	saveEvery = time.Minute
-	// saveTimeout bounds one save.
-	saveTimeout = 2 * time.Second
 	// maxGPUs bounds what is kept.
 	maxGPUs = 64
 )
@@ -72,13 +68,10 @@ type Check struct {
 	o Options
 
 	mu     sync.Mutex
+	file   kept.File
 	state  state
 	loaded bool
 	note   string
-	// dirty is that something is not saved, urgent that it should be at once.
-	dirty, urgent bool
-	saved         time.Time
-	saveErr       error
 }
 
 // state is what survives a restart of the agent; a new boot counts from zero.
@@ -100,7 +93,7 @@ func New(o Options) *Check {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Check{o: o}
+	return &Check{o: o, file: kept.File{Name: stateFile}}
 }
 
 // Name is "amdgpu".
@@ -209,8 +202,8 @@ func (c *Check) take(s *sights, seen *machine.AMDGPU) {
 	if seen.Pages.Cut {
 		s.notes = append(s.notes, seen.Address+": more bad pages than were read")
 	}
-	c.dirty = c.dirty || changed || urgent
-	c.urgent = c.urgent || urgent
+	c.file.Dirty = c.file.Dirty || changed || urgent
+	c.file.Urgent = c.file.Urgent || urgent
 }
 
 // gpu is what is kept of an address; nil when there is no room for more. One that was only ever busy is not known yet.
@@ -235,20 +228,20 @@ func (c *Check) DeviceReset(ctx context.Context, address string) error {
 	for i := range c.state.GPUs {
 		if k := &c.state.GPUs[i]; k.Address == address {
 			k.Broken, k.Waiting, k.Rebase = nil, track.Window{}, true
-			c.dirty, c.urgent = true, true
+			c.file.Dirty, c.file.Urgent = true, true
 		}
 	}
 	c.keep(ctx)
-	return c.saveErr
+	return c.file.Err
 }
 
 // Close saves what is not saved yet.
 func (c *Check) Close(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.urgent = true
+	c.file.Urgent = true
 	c.keep(ctx)
-	return c.saveErr
+	return c.file.Err
 }
 
 // begin takes up the saved state, once, and starts a new boot from nothing. A state that cannot be read is done without,
@@ -260,12 +253,8 @@ func (c *Check) begin(ctx context.Context) error {
 	}
 	if !c.loaded {
 		c.loaded = true
-		data, err := c.o.Machine.Load(ctx, stateFile)
 		var s state
-		if err == nil {
-			err = json.Unmarshal(data, &s)
-		}
-		switch {
+		switch err := c.file.Load(ctx, c.o.Machine, &s); {
 		case err == nil:
 			c.state = s
 		case !errors.Is(err, fs.ErrNotExist):
@@ -293,8 +282,8 @@ func (c *Check) result(s sights) health.Result {
 	if c.note != "" {
 		notes = append(notes, c.note)
 	}
-	if c.saveErr != nil {
-		notes = append(notes, "state is not kept: "+c.saveErr.Error())
+	if c.file.Err != nil {
+		notes = append(notes, "state is not kept: "+c.file.Err.Error())
 	}
 	r.Message = health.Bound(strings.Join(notes, "; "), health.MaxMessage)
 	if r.Reason != "" && r.Outcome == health.Passing {
@@ -309,17 +298,4 @@ func (c *Check) couldNotLook(err error) health.Result {
 }
 
 // keep saves the state when something in it is new: at once what a fault comes of, and now and then what merely rises.
-func (c *Check) keep(ctx context.Context) {
-	now := c.o.Now()
-	if !c.dirty || !c.urgent && now.Sub(c.saved) < saveEvery {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
-	defer cancel()
-	data, err := json.Marshal(c.state)
-	if err == nil {
-		err = c.o.Machine.Save(ctx, stateFile, data)
-	}
-	c.saveErr, c.dirty, c.urgent = err, err != nil, err != nil
-	c.saved = now
-}
+func (c *Check) keep(ctx context.Context) { c.file.Keep(ctx, c.o.Machine, c.state, c.o.Now()) }

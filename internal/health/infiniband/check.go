@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/health/kept"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
 
@@ -32,10 +33,6 @@ const (
 	stateFile = "infiniband.json"
 	// loadAttempts is how many looks an inventory that cannot be read is waited for.
 	loadAttempts = 3
-	// saveEvery bounds how often counts that merely rise are written.
-	saveEvery = time.Minute
-	// saveTimeout bounds one save.
-	saveTimeout = 2 * time.Second
 )
 
 // Machine is what the check reads.
@@ -64,15 +61,12 @@ type Check struct {
 	o Options
 
 	mu      sync.Mutex
+	file    kept.File
 	state   state
 	loaded  bool
 	loads   int
 	loadErr error
-	// dirty is that something is not saved, urgent that it should be at once.
-	dirty, urgent bool
-	saved         time.Time
-	saveErr       error
-	last          []health.Finding
+	last    []health.Finding
 }
 
 // state is what survives a restart of the agent. Ports.Boot is of the boot alone.
@@ -92,7 +86,7 @@ func New(o Options) *Check {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Check{o: o}
+	return &Check{o: o, file: kept.File{Name: stateFile}}
 }
 
 // Name is "infiniband".
@@ -112,9 +106,9 @@ func (c *Check) Forget(ctx context.Context, name string) (bool, error) {
 	if len(c.state.Ports) == n {
 		return false, nil
 	}
-	c.dirty, c.urgent = true, true
+	c.file.Dirty, c.file.Urgent = true, true
 	c.keep(ctx)
-	return true, c.saveErr
+	return true, c.file.Err
 }
 
 // Look looks at the ports once.
@@ -131,9 +125,9 @@ func (c *Check) Look(ctx context.Context) health.Result {
 	now := c.o.Now()
 	ports, learned := reconcile(c.state.Ports, seen, c.o.Exclude)
 	c.state.Ports = ports
-	c.dirty, c.urgent = c.dirty || learned, c.urgent || learned
+	c.file.Dirty, c.file.Urgent = c.file.Dirty || learned, c.file.Urgent || learned
 	for i := range ports {
-		c.dirty = ports[i].count(now) || c.dirty
+		c.file.Dirty = ports[i].count(now) || c.file.Dirty
 	}
 	bus, err := c.bus(ctx, ports)
 	if err != nil {
@@ -141,7 +135,7 @@ func (c *Check) Look(ctx context.Context) health.Result {
 	}
 	v := judge(ports, c.o.Rates, bus, now, c.o.Times)
 	if len(v.findings) != len(c.last) {
-		c.dirty, c.urgent = true, true
+		c.file.Dirty, c.file.Urgent = true, true
 	}
 	c.last = v.findings
 	c.keep(ctx)
@@ -203,7 +197,7 @@ func (c *Check) load(ctx context.Context) error {
 	c.loaded = true
 	var s state
 	if err := json.Unmarshal(data, &s); err != nil {
-		c.saveErr = fmt.Errorf("reading %s, inventory starts anew: %w", stateFile, err)
+		c.file.Err = fmt.Errorf("reading %s, inventory starts anew: %w", stateFile, err)
 		return nil
 	}
 	for i := range s.Ports {
@@ -240,8 +234,8 @@ func (c *Check) result(v verdict) health.Result {
 		r.Reason = health.ReasonOf(c.loadErr)
 		notes = append(notes, "inventory: "+c.loadErr.Error())
 	}
-	if c.saveErr != nil {
-		notes = append(notes, "state is not kept: "+c.saveErr.Error())
+	if c.file.Err != nil {
+		notes = append(notes, "state is not kept: "+c.file.Err.Error())
 	}
 	r.Message = health.Bound(strings.Join(notes, "; "), health.MaxMessage)
 	if r.Reason != "" && r.Outcome == health.Passing {
@@ -259,24 +253,17 @@ func (c *Check) couldNotLook(err error) health.Result {
 func (c *Check) Close(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.urgent = true
+	c.file.Urgent = true
 	c.keep(ctx)
-	return c.saveErr
+	return c.file.Err
 }
 
 // keep saves the state when something in it is new: at once what was learned or found, and now and then what merely rises.
 func (c *Check) keep(ctx context.Context) {
-	now := c.o.Now()
-	if !c.loaded || !c.dirty || !c.urgent && now.Sub(c.saved) < saveEvery {
+	if !c.loaded {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
-	defer cancel()
+	now := c.o.Now()
 	c.state.SavedAt = now
-	data, err := json.Marshal(c.state)
-	if err == nil {
-		err = c.o.Machine.Save(ctx, stateFile, data)
-	}
-	c.saveErr, c.dirty, c.urgent = err, err != nil, err != nil
-	c.saved = now
+	c.file.Keep(ctx, c.o.Machine, c.state, now)
 }
