@@ -235,6 +235,39 @@ func TestFaultIsPublishedAndClearsWithHysteresis(t *testing.T) {
 	}
 }
 
+// A reboot may follow a fault within the gap between two writes; the Node has to say before it what it is for.
+func TestAFaultIsOnTheNodeAtOnce(t *testing.T) {
+	b := newBench(t)
+	b.node.Step(t.Context())
+	if c := b.server.condition(); c.Status != corev1.ConditionTrue {
+		t.Fatalf("condition is %s %s before the fault", c.Status, c.Reason)
+	}
+	b.check.finds(offTheBus)
+	b.node.Wake()
+	b.node.Step(t.Context()) // and no time has passed
+	if c := b.server.condition(); c.Status != corev1.ConditionFalse || c.Reason != "Xid79" {
+		t.Errorf("condition is %s %s", c.Status, c.Reason)
+	}
+}
+
+func TestAFlappingFaultIsNotAStormOfConditions(t *testing.T) {
+	b := newBench(t)
+	b.step(time.Minute)
+	before := b.server.count("patch condition")
+	for range 10000 {
+		b.node.mu.Lock()
+		b.node.node.condition = &corev1.NodeCondition{Type: v1alpha1.ConditionHealthy, Status: corev1.ConditionTrue}
+		b.node.mu.Unlock()
+		b.check.finds(offTheBus)
+		b.node.Wake()
+		b.node.Step(t.Context())
+		b.clock.Step(time.Millisecond)
+	}
+	if got := b.server.count("patch condition") - before; got > 30 {
+		t.Errorf("10 s of flapping were %d writes of the condition", got)
+	}
+}
+
 func TestStormOfLinesIsAFewWrites(t *testing.T) {
 	b := newBench(t)
 	b.step(time.Minute)

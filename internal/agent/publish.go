@@ -379,18 +379,22 @@ func (n *Node) put(ctx context.Context, base *v1alpha1.NodeHealth, status v1alph
 	return nil
 }
 
-// publishCondition writes the Node condition when its status or reason changed, at most once a gap.
+// publishCondition writes the Node condition when its status or reason changed, at most once a gap. One that turns False
+// goes at once: the reboot that the fault earns may come before the gap is over, and nobody would have been told on the
+// Node what it was for.
 func (n *Node) publishCondition(ctx context.Context, status v1alpha1.NodeHealthStatus) (time.Time, error) {
 	n.mu.Lock()
 	now := n.clock.Now()
 	uid := n.node.uid
 	c, changed := condition(status, n.node.condition, now)
 	at := n.pub.lastCondition.Add(n.o.WriteGap)
+	failed := c.Status == corev1.ConditionFalse && (n.node.condition == nil || n.node.condition.Status != c.Status)
+	may := !now.Before(at) || changed && failed && n.pub.urgent.AllowN(now, 1)
 	n.mu.Unlock()
 	if !changed {
 		return now.Add(idle), nil
 	}
-	if now.Before(at) {
+	if !may {
 		return at, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
