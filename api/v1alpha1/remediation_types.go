@@ -209,6 +209,45 @@ type Step struct {
 	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	// +optional
 	Deadline *metav1.Time `json:"deadline,omitempty"`
+	// remedy is how far an attempt has come that the controller makes; the agent's answers are in the NodeHealth.
+	// +optional
+	Remedy *RemedyStatus `json:"remedy,omitempty"`
+}
+
+// RemedyState is how far a remedy has come.
+// +kubebuilder:validation:Enum=Begun;Running;Succeeded;Failed;Refused
+type RemedyState string
+
+// The states of a remedy. Begun is written before the act: a controller that finds it does not know whether the act
+// happened, and does not do it again where that matters.
+const (
+	RemedyBegun     RemedyState = "Begun"
+	RemedyRunning   RemedyState = "Running"
+	RemedySucceeded RemedyState = "Succeeded"
+	RemedyFailed    RemedyState = "Failed"
+	RemedyRefused   RemedyState = "Refused"
+)
+
+// Over says whether the remedy has ended.
+func (s RemedyState) Over() bool {
+	return s == RemedySucceeded || s == RemedyFailed || s == RemedyRefused
+}
+
+// RemedyStatus is how far a remedy has come.
+type RemedyStatus struct {
+	// state is how far it has come.
+	State RemedyState `json:"state"`
+	// message says more.
+	// +kubebuilder:validation:MaxLength=512
+	// +optional
+	Message string `json:"message,omitempty"`
+	// begun is when it began.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
+	Begun metav1.Time `json:"begun"`
+	// finished is when it ended: what proves it must have been seen after that.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
+	// +optional
+	Finished *metav1.Time `json:"finished,omitempty"`
 }
 
 // AttemptResult is how an attempt ended.
