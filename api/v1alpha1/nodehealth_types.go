@@ -281,6 +281,11 @@ type Device struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +optional
 	Slot string `json:"slot,omitempty"`
+	// resetDomain is the same for devices that can only be reset together, such as GPUs that NVLink joins without a
+	// switch; empty for one that can be reset alone.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	ResetDomain string `json:"resetDomain,omitempty"`
 	// health is the device's health in one word.
 	Health DeviceHealth `json:"health"`
 	// link is the PCIe link.

@@ -201,6 +201,12 @@ type Step struct {
 	// +kubebuilder:validation:MaxLength=128
 	// +optional
 	ActionID string `json:"actionID,omitempty"`
+	// devices are the IDs of the devices the attempt is for; empty where it is for the whole node.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=128
+	// +listType=atomic
+	// +optional
+	Devices []string `json:"devices,omitempty"`
 	// bootID is the boot the attempt was decided on.
 	// +kubebuilder:validation:MaxLength=64
 	// +optional
@@ -281,6 +287,12 @@ type Attempt struct {
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	Index int32 `json:"index"`
+	// devices are the IDs of the devices that were bad then; empty where the whole node was.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=128
+	// +listType=atomic
+	// +optional
+	Devices []string `json:"devices,omitempty"`
 	// actionID is the id of the action asked for.
 	// +kubebuilder:validation:MaxLength=128
 	// +optional
@@ -344,8 +356,8 @@ type DrainStatus struct {
 	// +listType=atomic
 	// +optional
 	Blockers []Blocker `json:"blockers,omitempty"`
-	// scope says whether the bad devices' pods or all pods of the node are moved.
-	// +kubebuilder:validation:Enum=Device;Node
+	// scope says whether the bad devices' pods, all pods of the node, or none are moved.
+	// +kubebuilder:validation:Enum=Nothing;Device;Node
 	// +optional
 	Scope string `json:"scope,omitempty"`
 }

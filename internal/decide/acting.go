@@ -50,7 +50,8 @@ func unheld(s *Snapshot) *Decision {
 	if s.ClaimHeld && s.SlotHeld {
 		return nil
 	}
-	if p := s.plan(); s.status().Phase == v1alpha1.PhaseDraining && s.scope() == drain.ScopeDevice && p != nil && p.Empty() {
+	if p := s.plan(); s.status().Phase == v1alpha1.PhaseDraining && s.scope() == drain.ScopeDevice && p != nil && p.Empty() &&
+		s.nextDrain() == drain.ScopeNode {
 		return nil // what it was held for is done; drained says so, and gives the rest back.
 	}
 	d := move(v1alpha1.PhasePending, ReasonReleased, s.missing())
@@ -76,15 +77,22 @@ func unheldMidRepair(s *Snapshot) *Decision {
 
 // scope is what the drain under way empties.
 func (s *Snapshot) scope() drain.Scope {
-	if d := s.status().Drain; d != nil && d.Scope == string(drain.ScopeDevice) {
-		return drain.ScopeDevice
+	if d := s.status().Drain; d != nil && d.Scope != "" {
+		return drain.Scope(d.Scope)
 	}
 	return drain.ScopeNode
 }
 
-func (s *Snapshot) plan() *drain.Plan {
-	if s.scope() == drain.ScopeDevice {
+func (s *Snapshot) plan() *drain.Plan { return s.planOf(s.scope()) }
+
+// planOf is what a drain of this scope would do; nil where nobody has looked.
+func (s *Snapshot) planOf(scope drain.Scope) *drain.Plan {
+	switch scope {
+	case drain.ScopeNothing:
+		return &drain.Plan{}
+	case drain.ScopeDevice:
 		return s.DevicePlan
+	case drain.ScopeNode:
 	}
 	return s.NodePlan
 }
@@ -138,28 +146,49 @@ func (s *Snapshot) drainPoll() time.Duration {
 	return min(max(lasted/4, 300*time.Millisecond), 5*time.Second)
 }
 
-// drained goes on when nothing is left: from the devices' pods to the node's, or back to waiting for its moment, or on
-// to the repair.
+// drained goes on when nothing is left: on to the repair, or where that needs more to be empty than was, to the drain of
+// the rest, or back to waiting for its moment.
 func drained(s *Snapshot) *Decision {
-	if s.scope() == drain.ScopeDevice {
-		return s.deviceDrained()
-	}
 	if d := askHuman(s); d != nil {
 		d.Do = Unclaim
 		return d
 	}
 	r, _ := s.nextRung()
+	needs := s.drainBefore(r)
+	if needs.Wider(s.scope()) {
+		return s.widen(needs)
+	}
+	if needs == drain.ScopeDevice && !s.nodeTainted() {
+		// From just before the reset until it is known again which name means which device.
+		d := move(v1alpha1.PhaseDraining, ReasonDeviceDrained, deviceDrainedText+"; no new pod until they are reset")
+		d.Do, d.TaintNode = ClaimNode, true
+		return d
+	}
+	return s.repair(r)
+}
+
+// repair writes down the attempt that comes next.
+func (s *Snapshot) repair(r rung) *Decision {
 	until := metav1.NewTime(s.Now.Add(r.timeout()))
 	d := move(v1alpha1.PhaseRepairing, ReasonDrained, "nothing is left that the repair would kill; evidence saved")
 	if r.skipped != "" {
 		d.Message += " (" + r.skipped + ")"
 	}
-	d.Drain = s.drainStatus(drain.ScopeNode, drain.Plan{})
+	d.Drain = s.drainStatus(s.scope(), drain.Plan{})
 	d.Evidence = true
 	d.Deadline = &until.Time
 	d.Step = &v1alpha1.Step{Rung: r.Name, Index: r.index, Attempt: r.attempt, Deadline: &until,
-		ActionID: fmt.Sprintf("%s-%d", s.Remediation.Name, len(s.status().Attempts)+1), BootID: s.Health.Status.BootID}
+		ActionID: fmt.Sprintf("%s-%d", s.Remediation.Name, len(s.status().Attempts)+1), BootID: s.Health.Status.BootID,
+		Devices: s.patients()}
 	return d
+}
+
+// patients are the devices that an attempt is for; none where it is for the node.
+func (s *Snapshot) patients() []string {
+	if m, ok := s.lead(); ok && m.Fault.Device == "" {
+		return nil
+	}
+	return slices.Clone(s.badDevices())
 }
 
 // unproved says whether the last attempt that did something left the node in a state that nothing has proved since.
@@ -172,9 +201,15 @@ func (s *Snapshot) unproved() bool {
 	return false
 }
 
-func (s *Snapshot) deviceDrained() *Decision {
-	text := "no pod holds a bad device any more; the others were not touched"
-	if s.NodePlan == nil || s.closed() != nil {
+const deviceDrainedText = "no pod holds a bad device any more; the others were not touched"
+
+// widen goes on from a drain to a wider one: at once where its moment has come, else by waiting for it.
+func (s *Snapshot) widen(to drain.Scope) *Decision {
+	text := deviceDrainedText
+	if s.scope() == drain.ScopeNothing {
+		text = "the next rung needs more to be empty"
+	}
+	if to != drain.ScopeNode || s.NodePlan == nil || s.closed() != nil {
 		d := move(v1alpha1.PhasePending, ReasonDeviceDrained, text)
 		d.Do = Unclaim
 		return d
@@ -203,9 +238,28 @@ func (s *Snapshot) answer() *v1alpha1.ActionStatus {
 	return s.Health.Status.Action
 }
 
+// remedy is how far the attempt has come that the controller makes; nil before it began, or where it is the agent's.
+func (s *Snapshot) remedy() *v1alpha1.RemedyStatus {
+	if s.status().Step == nil {
+		return nil
+	}
+	return s.status().Step.Remedy
+}
+
+// started says whether the attempt has begun, or may have: what has is let end.
 func (s *Snapshot) started() bool {
 	a := s.answer()
-	return a != nil && a.State == v1alpha1.ActionStarted
+	return s.remedy() != nil || a != nil && a.State == v1alpha1.ActionStarted
+}
+
+// revocable says whether an attempt that has begun can be taken back all the same: others make it, and can be told to stop.
+func (s *Snapshot) revocable() bool {
+	switch s.rungAction() {
+	case v1alpha1.RungRunJob, v1alpha1.RungExternal, v1alpha1.RungReplace:
+		return s.remedy() != nil
+	default:
+		return false
+	}
 }
 
 // rebooted goes on to the proof when the node has started anew, by our action or not.
@@ -215,7 +269,7 @@ func rebooted(s *Snapshot) *Decision {
 		return nil
 	}
 	d := move(v1alpha1.PhaseVerifying, ReasonActionDone, "the node started anew: boot "+s.Health.Status.BootID)
-	if !s.asked() {
+	if !s.asked() && s.remedy() == nil {
 		d.Reason = ReasonRebootedAnyway
 	}
 	return s.untilVerified(d)
@@ -237,21 +291,42 @@ func actionEnded(s *Snapshot) *Decision {
 		return s.untilVerified(move(v1alpha1.PhaseVerifying, ReasonActionDone, "the agent reports success; to be proved"))
 	}
 	text := fmt.Sprintf("%s: %s", a.Reason, a.Message)
-	d := move(v1alpha1.PhaseDraining, ReasonActionFailed, text)
 	if a.Result == v1alpha1.ResultRefused {
-		d = move(v1alpha1.PhasePending, ReasonActionRefused, text)
-		d.Do = Unclaim
+		return s.refused(text)
 	}
-	d.Attempt = s.attempt(v1alpha1.AttemptResult(a.Result), text)
-	return s.untilDrained(d)
+	return s.climb(ReasonActionFailed, v1alpha1.AttemptResult(a.Result), text)
 }
 
-func (s *Snapshot) untilDrained(d *Decision) *Decision {
-	if d.Phase == v1alpha1.PhaseDraining {
-		at := s.Now.Add(s.drainDeadline())
-		d.Deadline = &at
-		d.Drain = s.drainStatus(drain.ScopeNode, drain.Plan{})
+// remedyEnded reads how far the controller's own attempt has come.
+func remedyEnded(s *Snapshot) *Decision {
+	r := s.remedy()
+	if r == nil || !r.State.Over() {
+		return nil
 	}
+	switch r.State {
+	case v1alpha1.RemedySucceeded:
+		return s.untilVerified(move(v1alpha1.PhaseVerifying, ReasonActionDone, r.Message+"; to be proved"))
+	case v1alpha1.RemedyRefused:
+		return s.refused(r.Message)
+	default:
+		return s.climb(ReasonActionFailed, v1alpha1.AttemptFailed, r.Message)
+	}
+}
+
+// refused ends an attempt that was not made.
+func (s *Snapshot) refused(text string) *Decision {
+	d := move(v1alpha1.PhasePending, ReasonActionRefused, text)
+	d.Do, d.Attempt = Unclaim, s.attempt(v1alpha1.AttemptRefused, text)
+	return d
+}
+
+// climb ends an attempt that did not repair, and goes on with what is empty already.
+func (s *Snapshot) climb(reason string, result v1alpha1.AttemptResult, text string) *Decision {
+	d := move(v1alpha1.PhaseDraining, reason, text)
+	at := s.Now.Add(s.drainDeadline())
+	d.Deadline = &at
+	d.Drain = s.drainStatus(s.scope(), drain.Plan{})
+	d.Attempt = s.attempt(result, text)
 	return d
 }
 
@@ -260,7 +335,8 @@ func (s *Snapshot) attempt(result v1alpha1.AttemptResult, message string) *v1alp
 	if st == nil {
 		return nil
 	}
-	return &v1alpha1.Attempt{Rung: st.Rung, Index: st.Index, ActionID: st.ActionID, At: metav1.NewTime(s.Now), Result: result, Message: message}
+	return &v1alpha1.Attempt{Rung: st.Rung, Index: st.Index, ActionID: st.ActionID, Devices: st.Devices,
+		At: metav1.NewTime(s.Now), Result: result, Message: message}
 }
 
 // actionTooLong ends an attempt whose time is up: taken back where it has not begun, failed where it has.
@@ -272,10 +348,7 @@ func actionTooLong(s *Snapshot) *Decision {
 	if !s.started() {
 		return s.withdraw("the agent did not begin in time")
 	}
-	text := "the action did not end in time"
-	d := s.untilDrained(move(v1alpha1.PhaseDraining, ReasonActionFailed, text))
-	d.Attempt = s.attempt(v1alpha1.AttemptNotRepaired, text)
-	return d
+	return s.climb(ReasonActionFailed, v1alpha1.AttemptNotRepaired, "the action did not end in time")
 }
 
 // withdraw takes the action back, raising the fence: an agent that has not begun will not. It is the only way out of
@@ -292,7 +365,7 @@ func cancelledMidRepair(s *Snapshot) *Decision {
 	switch {
 	case !s.Remediation.Spec.Cancel:
 		return nil
-	case s.started():
+	case s.started() && !s.revocable():
 		return running(s)
 	}
 	return s.withdraw("cancelled by a human")
@@ -310,32 +383,46 @@ func stoppedMidRepair(s *Snapshot) *Decision {
 // ask asks the agent, once the step is written down.
 func ask(s *Snapshot) *Decision {
 	st := s.status().Step
-	if s.asked() || st == nil || s.Health == nil {
+	if s.asked() || st == nil || s.Health == nil || s.remedy() != nil {
 		return nil
 	}
 	def, ok := findRung(s.Policy.Policy, st.Rung)
 	if !ok {
 		return s.withdraw("the policy no longer has rung " + st.Rung)
 	}
+	if !def.Action.ByAgent() {
+		d := move(v1alpha1.PhaseRepairing, ReasonActionBegun, fmt.Sprintf("%s begun (attempt %d)", def.Action, st.Attempt))
+		d.Do, d.WouldChange = BeginRemedy, remedyEnds
+		return d
+	}
 	notAfter := s.Now.Add(min(askFor, s.status().Deadline.Sub(s.Now)))
 	d := move(v1alpha1.PhaseRepairing, ReasonActionAsked, fmt.Sprintf("%s asked for (attempt %d)", def.Action, st.Attempt))
 	d.Do, d.WouldChange = Ask, agentEnds
 	d.Action = &v1alpha1.Action{ID: st.ActionID, Type: v1alpha1.ActionType(def.Action), BootID: st.BootID, NotAfter: metav1.NewTime(notAfter)}
 	if def.Action == v1alpha1.RungResetDevice {
-		d.Action.Devices = s.badDevices()
+		d.Action.Devices = s.RepairDevices()
 	}
 	return d
 }
 
-// agentEnds is what an action waits for.
-const agentEnds = "the agent ends it, or its deadline passes"
+// agentEnds and remedyEnds are what an action waits for.
+const (
+	agentEnds  = "the agent ends it, or its deadline passes"
+	remedyEnds = "it ends, or its deadline passes"
+)
+
+// remedyPoll is how often it is looked how far the controller's own attempt has come.
+const remedyPoll = 5 * time.Second
 
 // running waits for the agent. What it has answered is in the NodeHealth; repeating it here would cost a write a word.
 func running(s *Snapshot) *Decision {
 	st := s.status()
 	d := wait(v1alpha1.PhaseRepairing, poll, st.Reason, st.Message, agentEnds)
+	if s.remedy() != nil {
+		d.Do, d.Requeue, d.WouldChange = LookRemedy, remedyPoll, remedyEnds
+	}
 	if st.Deadline != nil {
-		d.Requeue = min(poll, max(time.Millisecond, st.Deadline.Sub(s.Now)))
+		d.Requeue = min(d.Requeue, max(time.Millisecond, st.Deadline.Sub(s.Now)))
 	}
 	return d
 }

@@ -16,7 +16,8 @@ const (
 	Wait Do = "Wait"
 	// Move only changes the phase, or records what was observed.
 	Move Do = "Move"
-	// Amend adds Decision.Devices and Decision.Intents to the spec: another fault has joined.
+	// Amend adds Decision.Devices and Decision.Intents to the spec, and takes the intents in Decision.Drop from it: another
+	// fault has joined, or one of several has gone.
 	Amend Do = "Amend"
 	// Quarantine takes off Decision.TakeOff, and puts on what Decision.Intents has and status.quarantined lacks.
 	Quarantine Do = "Quarantine"
@@ -34,6 +35,10 @@ const (
 	Evict Do = "Evict"
 	// Ask writes Decision.Action into the NodeHealth.
 	Ask Do = "Ask"
+	// BeginRemedy begins the attempt of status.step, of a rung that the controller climbs itself.
+	BeginRemedy Do = "BeginRemedy"
+	// LookRemedy looks how far it has come.
+	LookRemedy Do = "LookRemedy"
 	// Withdraw takes the action back, raising the fence.
 	Withdraw Do = "Withdraw"
 	// Record folds the incident into the devices' records and lets go of it.
@@ -66,6 +71,8 @@ type Decision struct {
 	// Devices and Intents are added to the spec's, with Do Amend; Intents are what is to be on, with Do Quarantine.
 	Devices []string
 	Intents []v1alpha1.QuarantineIntent
+	// Drop names intents that the spec is to lose, with Do Amend.
+	Drop []string
 	// TakeOff names the rules that are on no device or on another one, to be taken off before Do Quarantine puts on anew
 	// what is missing then.
 	TakeOff []string

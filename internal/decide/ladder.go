@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/drain"
 )
 
 // Defaults of a policy's optional numbers.
@@ -33,15 +34,23 @@ func rank(r v1alpha1.Recommendation) int {
 	}, r)
 }
 
+// rungRank is the most that a rung's action does. What a template does nobody here knows: it is taken to stand for any
+// repair of the node, not for a new one.
 func rungRank(a v1alpha1.RungAction) int {
 	switch a {
+	case v1alpha1.RungRestartDriver:
+		return rank(v1alpha1.RecommendRestartDriver)
 	case v1alpha1.RungResetDevice:
 		return rank(v1alpha1.RecommendResetDevice)
 	case v1alpha1.RungReboot:
 		return rank(v1alpha1.RecommendReboot)
-	default:
-		return rank(v1alpha1.RecommendHuman)
+	case v1alpha1.RungPowerCycle, v1alpha1.RungRunJob, v1alpha1.RungExternal:
+		return rank(v1alpha1.RecommendPowerCycle)
+	case v1alpha1.RungReplace:
+		return rank(v1alpha1.RecommendReplace)
+	case v1alpha1.RungEscalate:
 	}
+	return rank(v1alpha1.RecommendHuman)
 }
 
 // rung is a step of a ladder as the incident meets it.
@@ -62,6 +71,31 @@ func (r rung) timeout() time.Duration {
 
 func (r rung) human() bool { return r.Action == v1alpha1.RungEscalate }
 
+// drainBefore is how much must be empty before a rung. A bad device is all that is emptied only where the rest of the node
+// is worth keeping.
+func (s *Snapshot) drainBefore(r rung) drain.Scope {
+	how := r.Drain
+	if how == "" && r.Action == v1alpha1.RungResetDevice {
+		how = v1alpha1.DrainDevices
+	}
+	switch {
+	case how == v1alpha1.DrainNothing:
+		return drain.ScopeNothing
+	case how == v1alpha1.DrainDevices && len(s.badDevices()) > 0 && !s.nodeIsBad(s.badDevices()):
+		return drain.ScopeDevice
+	}
+	return drain.ScopeNode
+}
+
+// nextDrain is how much must be empty before the rung to try now.
+func (s *Snapshot) nextDrain() drain.Scope {
+	r, ok := s.nextRung()
+	if !ok || r.human() {
+		return drain.ScopeNode
+	}
+	return s.drainBefore(r)
+}
+
 // nextRung is the rung to try now; a rung that escalates, or none at all, means that a human is to be asked.
 func (s *Snapshot) nextRung() (rung, bool) {
 	rule := s.rule()
@@ -80,8 +114,8 @@ func (s *Snapshot) nextRung() (rung, bool) {
 		if r.human() {
 			return r, true
 		}
-		if !s.supports(def.Action) {
-			skipped = fmt.Sprintf("%s skipped: the agent does not support it", def.Name)
+		if why := s.impossible(def.Action); why != "" {
+			skipped = fmt.Sprintf("%s skipped: %s", def.Name, why)
 			continue
 		}
 		if tried < attemptsOf(def) {
@@ -105,13 +139,27 @@ func (s *Snapshot) recommendedIndex(rule *v1alpha1.Rule) int32 {
 	return max(0, int32(len(rule.Ladder))-1)
 }
 
-// attempts are those that count: after a human let the ladder begin anew, the earlier ones do not.
-func (s *Snapshot) attempts() []v1alpha1.Attempt {
+// sinceRestart are the attempts since a human let the ladder begin anew, all where none did.
+func (s *Snapshot) sinceRestart() []v1alpha1.Attempt {
 	restart := s.status().Restart
 	if restart == nil {
 		return s.status().Attempts
 	}
 	return slices.DeleteFunc(slices.Clone(s.status().Attempts), func(a v1alpha1.Attempt) bool { return !a.At.After(restart.At.Time) })
+}
+
+// attempts are those that count for what is bad now. What was tried for one device does not use up the ladder of another
+// that fails later.
+func (s *Snapshot) attempts() []v1alpha1.Attempt {
+	return slices.DeleteFunc(slices.Clone(s.sinceRestart()), func(a v1alpha1.Attempt) bool { return !s.concerns(a) })
+}
+
+// concerns says whether an attempt was about something that is bad now.
+func (s *Snapshot) concerns(a v1alpha1.Attempt) bool {
+	ours := s.ours()
+	return len(a.Devices) == 0 || len(ours) == 0 || slices.ContainsFunc(ours, func(m Matched) bool {
+		return slices.Contains(a.Devices, m.Fault.Device)
+	})
 }
 
 // climbedIndex is the lowest rung still open: a relapse climbs past the rung that did not last.
@@ -139,8 +187,15 @@ func (s *Snapshot) triedAt(index int32) int32 {
 	return n
 }
 
-func (s *Snapshot) supports(a v1alpha1.RungAction) bool {
-	return s.Health != nil && slices.Contains(s.Health.Status.SupportedActions, v1alpha1.ActionType(a))
+// impossible says why an action cannot be asked for here, or nothing where it can.
+func (s *Snapshot) impossible(a v1alpha1.RungAction) string {
+	switch {
+	case a.ByAgent() && (s.Health == nil || !slices.Contains(s.Health.Status.SupportedActions, v1alpha1.ActionType(a))):
+		return "the agent does not support it"
+	case a == v1alpha1.RungResetDevice && len(s.badDevices()) == 0:
+		return "the fault is of no device"
+	}
+	return ""
 }
 
 func attemptsOf(r v1alpha1.Rung) int32 {
@@ -191,7 +246,7 @@ func (s *Snapshot) repairs() int {
 	if s.status().Restart != nil {
 		n = 0 // a human has looked at it since.
 	}
-	for _, a := range s.attempts() {
+	for _, a := range s.sinceRestart() {
 		if a.Result.Done() {
 			n++
 		}

@@ -56,7 +56,7 @@ func Look(s *Snapshot) Needs {
 
 // misses says whether something may be lacking for which it must be known how the devices are offered.
 func (s *Snapshot) misses() bool {
-	return s.unplaced() || slices.ContainsFunc(s.needed(), func(q v1alpha1.QuarantineIntent) bool { return !s.listed(q) })
+	return s.narrows() || s.unplaced() || slices.ContainsFunc(s.needed(), func(q v1alpha1.QuarantineIntent) bool { return !s.listed(q) })
 }
 
 // keptOut says whether nothing is left to be put on. A device that is not offered needs nothing, which its handle says.
@@ -64,7 +64,7 @@ func (s *Snapshot) keptOut() bool {
 	if (s.misses() || s.stale()) && s.Otherwise == "" {
 		return false
 	}
-	return join(s) == nil && quarantine(s) == nil
+	return join(s) == nil && leave(s) == nil && quarantine(s) == nil
 }
 
 // unplaced says whether a bad device has no intent, or a fault is on a device that has not joined.
@@ -74,7 +74,7 @@ func (s *Snapshot) unplaced() bool {
 			return q.DeviceID == id || q.Kind == v1alpha1.QuarantineNodeTaint
 		})
 	}
-	return slices.ContainsFunc(faultyDevices(s.ours()), func(id string) bool { return !s.isBad(id) }) ||
+	return slices.ContainsFunc(faultyDevices(s.ours()), func(id string) bool { return !s.known(id) }) ||
 		slices.ContainsFunc(s.badDevices(), lacks)
 }
 

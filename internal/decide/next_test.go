@@ -252,7 +252,7 @@ func TestRulesFollowTheirDevices(t *testing.T) {
 		"nobody is in its place":                                  {func(w *world) { w.notOffered = map[string]bool{bad: true} }, time.Hour, true, "gpu-3"},
 		"somebody has deleted the rule":                           {func(w *world) { clear(w.rules) }, time.Hour, true, "gpu-3"},
 		"the rule was put on anew, and that was not written down": {func(w *world) { w.shifted = 1; w.rules[w.rem.Name+"-0"] = "gpu-4" }, time.Hour, true, "gpu-4"},
-		"the node as a whole is kept out":                         {func(w *world) { w.shifted = 1; w.taint(true) }, time.Hour, false, "gpu-3"},
+		"the node as a whole was kept out, and is no more":        {func(w *world) { w.shifted = 1; w.taint(true) }, time.Hour, false, "gpu-4"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

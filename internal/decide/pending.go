@@ -161,6 +161,8 @@ func (s *Snapshot) closed() *Refusal {
 	switch {
 	case r == nil || r.When == "" || r.When == v1alpha1.WhenNow || s.repairNow():
 		return nil
+	case s.nextDrain() != drain.ScopeNode:
+		return nil // it touches nothing that still works.
 	case r.AtDeadline == v1alpha1.DeadlineForce && !s.Now.Before(s.waitDeadline()):
 		return nil
 	case r.When == v1alpha1.WhenWindow && !s.Policy.WindowOpen && !s.approved(v1alpha1.ApproveSkipWindow):
@@ -182,8 +184,11 @@ func (s *Snapshot) approved(what v1alpha1.ApprovalKind) bool {
 	return false
 }
 
-// drainNode begins the repair of the whole node.
-func drainNode(s *Snapshot) *Decision { return s.begin(drain.ScopeNode, *s.NodePlan) }
+// beginRepair begins to empty what the next rung needs to be empty.
+func beginRepair(s *Snapshot) *Decision {
+	scope := s.nextDrain()
+	return s.begin(scope, *s.planOf(scope))
+}
 
 // begin takes slot, then claim, then starts: each its own step, so that each is seen before the next.
 func (s *Snapshot) begin(scope drain.Scope, plan drain.Plan) *Decision {
@@ -194,9 +199,9 @@ func (s *Snapshot) begin(scope drain.Scope, plan drain.Plan) *Decision {
 		d := move(v1alpha1.PhasePending, ReasonBudgetTaken, "every budget that selects the node gave a slot")
 		d.Do = Reserve
 		return d
-	case !s.ClaimHeld || (scope == drain.ScopeNode && !s.nodeTainted()):
+	case !s.ClaimHeld || (s.refills(scope) && !s.nodeTainted()):
 		d := move(v1alpha1.PhasePending, ReasonClaimed, "the claim is on the node")
-		d.Do, d.TaintNode = ClaimNode, scope == drain.ScopeNode
+		d.Do, d.TaintNode = ClaimNode, s.refills(scope)
 		return d
 	}
 	d := move(v1alpha1.PhaseDraining, ReasonDrainStarted, s.drainText(scope, plan))
@@ -204,6 +209,12 @@ func (s *Snapshot) begin(scope drain.Scope, plan drain.Plan) *Decision {
 	until := s.Now.Add(s.drainDeadline())
 	d.Deadline = &until
 	return d
+}
+
+// refills says whether new pods could come to what a drain empties, unless the node is tainted: to the whole node, or to
+// good devices that can only be reset with a bad one.
+func (s *Snapshot) refills(scope drain.Scope) bool {
+	return scope == drain.ScopeNode || scope == drain.ScopeDevice && len(s.RepairDevices()) > len(s.badDevices())
 }
 
 func (s *Snapshot) drainStatus(scope drain.Scope, plan drain.Plan) *v1alpha1.DrainStatus {

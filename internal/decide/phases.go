@@ -30,23 +30,23 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 	switch phase {
 	case "", v1alpha1.PhasePending:
 		return []rule{
-			nodeGone, cancelled, lowered, adopted, cleared, policyMovedOn, join, quarantine, observe, quarantineOnly,
-			askHuman, held, braked, foreign, notReporting, moveDevicePods, moment, drainNode,
+			nodeGone, cancelled, lowered, adopted, cleared, policyMovedOn, join, leave, quarantine, untaint, observe, quarantineOnly,
+			askHuman, held, braked, foreign, notReporting, moveDevicePods, moment, beginRepair,
 		}
 	case v1alpha1.PhaseQuarantined:
-		return []rule{nodeGone, cancelled, cleared, policyMovedOn, lowered, join, quarantine, letGo, raised, watchOn}
+		return []rule{nodeGone, cancelled, cleared, policyMovedOn, lowered, join, leave, quarantine, untaint, letGo, raised, watchOn}
 	case v1alpha1.PhaseDraining:
 		return []rule{
-			nodeGone, cancelled, cleared, policyMovedOn, stopped, unheld, join, quarantine, drainTooLong, evict, drained,
+			nodeGone, cancelled, cleared, policyMovedOn, stopped, unheld, join, leave, quarantine, drainTooLong, evict, drained,
 		}
 	case v1alpha1.PhaseRepairing:
-		return []rule{nodeGone, rebooted, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheldMidRepair, ask, running}
+		return []rule{nodeGone, rebooted, remedyEnded, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheldMidRepair, ask, running}
 	case v1alpha1.PhaseVerifying:
 		return []rule{nodeGone, cancelled, requarantine, proved, disproved, verifyTooLong, verifying}
 	case v1alpha1.PhaseProbation:
 		return []rule{nodeGone, cancelled, letGo, relapsed, probationOver, watchOn}
 	case v1alpha1.PhaseEscalated:
-		return []rule{nodeGone, cancelled, lowered, replaced, join, keepOut, letGoUnlessOut, retryApproved, watchOn}
+		return []rule{nodeGone, cancelled, lowered, replaced, join, leave, keepOut, untaint, letGoUnlessOut, retryApproved, watchOn}
 	default:
 		return []rule{tidy, record}
 	}
@@ -61,7 +61,7 @@ func (s *Snapshot) finish(d Decision) Decision {
 		d.Rule = r.Name
 	}
 	// Whatever takes the claim off, a node that nothing has proved fit stays out.
-	if (d.Do == Unclaim || d.Do == Withdraw) && s.unproved() && s.nodeTainted() {
+	if (d.Do == Unclaim || d.Do == Withdraw) && s.unproved() && s.nodeTainted() && !s.resolved() {
 		d.KeepTaint = true
 	}
 	return d
@@ -72,7 +72,12 @@ func nodeGone(s *Snapshot) *Decision {
 	if s.Node != nil {
 		return nil
 	}
-	return move(v1alpha1.PhaseNodeGone, ReasonNodeGone, "the Node "+s.Remediation.Spec.Node+" was deleted, or is another one of the same name")
+	d := move(v1alpha1.PhaseNodeGone, ReasonNodeGone, "the Node "+s.Remediation.Spec.Node+" was deleted, or is another one of the same name")
+	if s.remedy() != nil && s.rungAction() == v1alpha1.RungReplace {
+		d.Message = "the Node " + s.Remediation.Spec.Node + " is gone, as it was to be replaced"
+		d.Attempt = s.attempt(v1alpha1.AttemptRepaired, d.Message)
+	}
+	return d
 }
 
 // cancelled ends an incident on a human's word: what has not happened yet does not, and what was put on comes off.
@@ -167,7 +172,7 @@ func lowered(s *Snapshot) *Decision {
 // quarantine puts on what is intended and not on yet, or not where it belongs any more. A phase that rests keeps the
 // reason that it rests for.
 func quarantine(s *Snapshot) *Decision {
-	misplaced := Misplaced(s)
+	misplaced := append(Misplaced(s), s.unintended()...)
 	if s.mode() == v1alpha1.ModeObserve || s.heldFrom(v1alpha1.HoldEverything) != nil || len(s.missingQuarantine())+len(misplaced) == 0 {
 		return nil
 	}

@@ -4,19 +4,20 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/drain"
 )
 
 func (s *Snapshot) isBad(id string) bool { return slices.Contains(s.badDevices(), id) }
 
 // join adds the devices of other faults to the incident: at most one incident is open a node, and no fault is lost.
 func join(s *Snapshot) *Decision {
-	devices := faultyDevices(s.ours())
-	devices = slices.DeleteFunc(devices, s.isBad)
+	devices := slices.DeleteFunc(faultyDevices(s.ours()), s.known)
 	all := append(slices.Clone(s.badDevices()), devices...)
 	intents := s.lackingIntents(all)
 	if len(devices) == 0 && len(intents) == 0 {
@@ -28,6 +29,92 @@ func join(s *Snapshot) *Decision {
 	}
 	d.Do, d.Devices, d.Intents = Amend, devices, intents
 	return d
+}
+
+// known says whether a device has joined the incident.
+func (s *Snapshot) known(id string) bool { return slices.Contains(s.Remediation.Spec.Devices, id) }
+
+// leave lets go of what is intended for devices that are well again while others are not. What is on for them comes off in
+// the next step, once it is intended no more.
+func leave(s *Snapshot) *Decision {
+	var drop, well []string
+	for _, q := range s.Remediation.Spec.Quarantine {
+		if q.DeviceID != "" && s.known(q.DeviceID) && s.recovered(q.DeviceID) {
+			drop, well = append(drop, q.Name), append(well, s.what(q.DeviceID))
+		}
+	}
+	d := move(s.phase(), ReasonFaultLeft, fmt.Sprintf("%s well again; %s bad still", strings.Join(well, ", "), count(len(s.badDevices()), "device")))
+	d.Do, d.Drop = Amend, drop
+	if intents, ok := s.narrower(); ok {
+		d.Drop, d.Intents = append(d.Drop, v1alpha1.TaintQuarantined), intents
+		d.Message = fmt.Sprintf("%s bad still; the rest of the node is kept out no more", count(len(s.badDevices()), "device"))
+	}
+	if len(d.Drop) == 0 {
+		return nil
+	}
+	return d
+}
+
+// narrows says whether the whole node is kept out for more bad devices than there are now.
+func (s *Snapshot) narrows() bool {
+	bad := s.badDevices()
+	return s.nodeIntended() && len(bad) > 0 && len(bad) < len(s.Remediation.Spec.Devices) && !s.nodeIsBad(bad)
+}
+
+// narrower are the intents that keep out the devices that are still bad in place of their node.
+func (s *Snapshot) narrower() ([]v1alpha1.QuarantineIntent, bool) {
+	if !s.narrows() || s.Otherwise == "" {
+		return nil, false
+	}
+	narrow := *s
+	narrow.Remediation = s.Remediation.DeepCopy()
+	narrow.Remediation.Spec.Quarantine = slices.DeleteFunc(narrow.Remediation.Spec.Quarantine,
+		func(q v1alpha1.QuarantineIntent) bool { return q.Kind == v1alpha1.QuarantineNodeTaint })
+	intents := narrow.lackingIntents(s.badDevices())
+	return intents, !slices.ContainsFunc(intents, func(q v1alpha1.QuarantineIntent) bool { return q.Kind == v1alpha1.QuarantineNodeTaint })
+}
+
+// unintended names the rules that are on and not intended any more.
+func (s *Snapshot) unintended() []string {
+	var names []string
+	for _, on := range s.status().Quarantined {
+		intended := slices.ContainsFunc(s.Remediation.Spec.Quarantine, func(q v1alpha1.QuarantineIntent) bool { return q.Name == on.Name })
+		if on.Kind == v1alpha1.QuarantineDeviceTaintRule && !intended {
+			names = append(names, on.Name)
+		}
+	}
+	return names
+}
+
+// untaint gives the node back where only devices are to be kept out, and are.
+func untaint(s *Snapshot) *Decision {
+	if !s.nodeTainted() || s.ClaimHeld || s.nodeIntended() || s.unproved() && !s.resolved() {
+		return nil
+	}
+	st := s.status()
+	return &Decision{Do: Unclaim, Phase: s.phase(), Reason: st.Reason, Message: st.Message, WouldChange: st.WouldChange}
+}
+
+// resolved says whether the node's taint may come off although nothing has proved the last attempt: that was about devices
+// only, and each rule has been seen on its device since.
+func (s *Snapshot) resolved() bool {
+	at, ok := s.deviceAttempt()
+	return ok && s.deviceScoped() && (!s.rulesOn() || !s.LookedAt.Before(at.Add(time.Second))) // times are written to the second.
+}
+
+// deviceAttempt is when the last attempt that did something ended, where it was about devices only.
+func (s *Snapshot) deviceAttempt() (time.Time, bool) {
+	for _, a := range slices.Backward(s.status().Attempts) {
+		if !a.Result.Done() {
+			continue
+		}
+		if s.Policy.Policy == nil {
+			return time.Time{}, false
+		}
+		def, ok := findRung(s.Policy.Policy, a.Rung)
+		return a.At.Time, ok && len(a.Devices) > 0 && s.drainBefore(rung{Rung: def}) == drain.ScopeDevice
+	}
+	return time.Time{}, false
 }
 
 // faultyDevices are the devices that faults are on, in order, each once.
@@ -60,7 +147,7 @@ func (s *Snapshot) lackingIntents(devices []string) []v1alpha1.QuarantineIntent 
 		switch s.handle(id).Offer {
 		case OfferedByDRA:
 			out = append(out, v1alpha1.QuarantineIntent{Kind: v1alpha1.QuarantineDeviceTaintRule, DeviceID: id,
-				Name: fmt.Sprintf("%s-%d", s.Remediation.Name, len(have)+len(out))})
+				Name: s.freeRule(out)})
 		case OfferedByPlugin:
 			if s.Dropped >= len(devices) {
 				continue // the kubelet offers none of them any more: that is the quarantine.
@@ -71,6 +158,22 @@ func (s *Snapshot) lackingIntents(devices []string) []v1alpha1.QuarantineIntent 
 		}
 	}
 	return out
+}
+
+// freeRule is a name for a rule that none has of those that are intended or on.
+func (s *Snapshot) freeRule(also []v1alpha1.QuarantineIntent) string {
+	taken := map[string]bool{}
+	for _, q := range append(slices.Clone(s.Remediation.Spec.Quarantine), also...) {
+		taken[q.Name] = true
+	}
+	for _, q := range s.status().Quarantined {
+		taken[q.Name] = true
+	}
+	for i := 0; ; i++ {
+		if n := fmt.Sprintf("%s-%d", s.Remediation.Name, i); !taken[n] {
+			return n
+		}
+	}
 }
 
 // maxIntents is the bound of spec.quarantine.
@@ -158,8 +261,12 @@ const (
 // stale says whether it is time to look where the rules are that are on. While the node as a whole is kept out they keep
 // nothing from work.
 func (s *Snapshot) stale() bool {
-	if !s.rulesOn() || s.nodeTainted() || s.mode() == v1alpha1.ModeObserve {
+	if !s.rulesOn() || s.mode() == v1alpha1.ModeObserve {
 		return false
+	}
+	if s.nodeTainted() {
+		_, ofDevices := s.deviceAttempt()
+		return ofDevices && s.unproved() && !s.resolved() && s.phase() != v1alpha1.PhaseVerifying
 	}
 	if s.Health != nil && s.LookedBoot != s.Health.Status.BootID {
 		return true
@@ -173,6 +280,9 @@ func (s *Snapshot) rulesOn() bool {
 
 // lookEvery is how long one look serves.
 func (s *Snapshot) lookEvery() time.Duration {
+	if at, ok := s.deviceAttempt(); ok && s.Now.Sub(at) < justStarted {
+		return poll
+	}
 	if s.Health != nil {
 		for _, b := range s.Health.Status.Boots {
 			if b.ID == s.Health.Status.BootID && s.Now.Sub(b.At.Time) < justStarted {

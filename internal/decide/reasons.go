@@ -58,6 +58,8 @@ const (
 	ReasonRungSkipped = "RungSkipped"
 	// ReasonActionAsked: the agent has been asked to act.
 	ReasonActionAsked = "ActionAsked"
+	// ReasonActionBegun: the controller has begun to act itself.
+	ReasonActionBegun = "ActionBegun"
 	// ReasonActionDone: the agent's action succeeded; its effect is to be proved.
 	ReasonActionDone = "ActionDone"
 	// ReasonActionRefused: the agent refused, and nothing was done.
@@ -104,4 +106,6 @@ const (
 	ReasonAdopted = "Adopted"
 	// ReasonFaultJoined: another fault of the node joined the incident.
 	ReasonFaultJoined = "FaultJoined"
+	// ReasonFaultLeft: one of several bad devices is well again, and serves.
+	ReasonFaultLeft = "FaultLeft"
 )

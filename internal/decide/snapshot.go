@@ -169,12 +169,52 @@ func (s *Snapshot) handle(id string) Handle {
 	return Handle{Offer: s.Otherwise}
 }
 
-// badDevices are the devices the incident keeps out: those of its spec.
-func (s *Snapshot) badDevices() []string { return s.Remediation.Spec.Devices }
+// badDevices are the devices that the incident keeps out: those of its spec, less those that are well again while others
+// are not.
+func (s *Snapshot) badDevices() []string {
+	return slices.DeleteFunc(slices.Clone(s.Remediation.Spec.Devices), s.recovered)
+}
+
+// recovered says whether a device of the incident is seen to be well while another fault keeps the incident open. During a
+// repair that is nobody's to say before the proof.
+func (s *Snapshot) recovered(id string) bool {
+	ours := s.ours()
+	about := func(m Matched) bool { return m.Fault.Device == id }
+	switch s.phase() {
+	case v1alpha1.PhaseRepairing, v1alpha1.PhaseVerifying, v1alpha1.PhaseProbation:
+		return false
+	default:
+		return len(ours) > 0 && !slices.ContainsFunc(ours, about) && s.canSeeClear() &&
+			slices.ContainsFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool { return d.ID == id && d.Health == v1alpha1.DeviceHealthy })
+	}
+}
+
+// RepairDevices are the devices that a repair of the bad ones touches: those that can only be reset together with one.
+func (s *Snapshot) RepairDevices() []string {
+	bad := s.badDevices()
+	if s.Health == nil {
+		return bad
+	}
+	domains := map[string]bool{}
+	for _, d := range s.Health.Status.Devices {
+		if d.ResetDomain != "" && slices.Contains(bad, d.ID) {
+			domains[d.ResetDomain] = true
+		}
+	}
+	for _, d := range s.Health.Status.Devices {
+		if domains[d.ResetDomain] && !slices.Contains(bad, d.ID) {
+			bad = append(bad, d.ID)
+		}
+	}
+	return bad
+}
 
 // deviceScoped says whether the incident is about devices, not the whole node.
-func (s *Snapshot) deviceScoped() bool {
-	return len(s.badDevices()) > 0 && !slices.ContainsFunc(s.Remediation.Spec.Quarantine,
+func (s *Snapshot) deviceScoped() bool { return len(s.badDevices()) > 0 && !s.nodeIntended() }
+
+// nodeIntended says whether the whole node is to be kept out.
+func (s *Snapshot) nodeIntended() bool {
+	return slices.ContainsFunc(s.Remediation.Spec.Quarantine,
 		func(q v1alpha1.QuarantineIntent) bool { return q.Kind == v1alpha1.QuarantineNodeTaint })
 }
 

@@ -22,17 +22,28 @@ func (s *Snapshot) missingProof() string {
 	h := s.Health.Status
 	round := h.CompletedRound
 	switch {
-	case st.Step != nil && st.Step.ActionID != "" && s.rungAction() == v1alpha1.RungReboot && h.BootID == st.Step.BootID:
+	case st.Step != nil && st.Step.ActionID != "" && startsAnew(s.rungAction()) && h.BootID == st.Step.BootID:
 		return "the node has not started anew"
 	case round == nil || round.BootID != h.BootID:
 		return "no round of checks is complete in this boot"
-	case s.answer() != nil && round.AfterAction != st.Step.ActionID:
+	case s.roundBefore():
 		return "no round of checks is complete after the action"
 	}
 	if ours := s.ours(); len(ours) > 0 {
 		return fmt.Sprintf("%s is still reported on %s", ours[0].Fault.Code, s.what(ours[0].Fault.Device))
 	}
 	return s.unhealthyDevice()
+}
+
+// startsAnew says whether an action's proof is another boot.
+func startsAnew(a v1alpha1.RungAction) bool {
+	return a == v1alpha1.RungReboot || a == v1alpha1.RungPowerCycle
+}
+
+// roundBefore says whether the last round of checks was before the end of what the agent was asked.
+func (s *Snapshot) roundBefore() bool {
+	r := s.Health.Status.CompletedRound
+	return s.answer() != nil && (r == nil || r.AfterAction != s.status().Step.ActionID)
 }
 
 func (s *Snapshot) rungAction() v1alpha1.RungAction {
@@ -88,7 +99,7 @@ func proved(s *Snapshot) *Decision {
 // disproved climbs when the node was looked at whole and the fault is there.
 func disproved(s *Snapshot) *Decision {
 	if s.Health == nil || !s.Reporting || len(s.ours()) == 0 || s.Health.Status.CompletedRound == nil ||
-		s.Health.Status.CompletedRound.BootID != s.Health.Status.BootID {
+		s.Health.Status.CompletedRound.BootID != s.Health.Status.BootID || s.roundBefore() {
 		return nil
 	}
 	if ok, _ := s.settled(); !ok {
@@ -114,9 +125,7 @@ func verifyTooLong(s *Snapshot) *Decision {
 }
 
 func (s *Snapshot) notRepaired(why string) *Decision {
-	d := s.untilDrained(move(v1alpha1.PhaseDraining, ReasonNotRepaired, why))
-	d.Attempt = s.attempt(v1alpha1.AttemptNotRepaired, why)
-	return d
+	return s.climb(ReasonNotRepaired, v1alpha1.AttemptNotRepaired, why)
 }
 
 func verifying(s *Snapshot) *Decision {
@@ -129,14 +138,20 @@ func verifying(s *Snapshot) *Decision {
 	return d
 }
 
-// relapsed begins anew, one rung higher, when a fault comes back within probation.
+// relapsed begins anew when a fault comes back within probation, one rung higher; for another device, at the rung that its
+// fault recommends.
 func relapsed(s *Snapshot) *Decision {
 	m, ok := s.lead()
 	if !ok {
 		return nil
 	}
 	d := move(v1alpha1.PhasePending, ReasonRelapsed, fmt.Sprintf("%s on %s within probation", m.Fault.Code, s.what(m.Fault.Device)))
-	if last := s.lastAttempt(); last != nil && last.Result == v1alpha1.AttemptRepaired {
+	last := s.lastAttempt()
+	if last != nil && !s.concerns(*last) {
+		d.Reason = ReasonFaultJoined
+		return d
+	}
+	if last != nil && last.Result == v1alpha1.AttemptRepaired {
 		again := *last
 		again.Result, again.Message = v1alpha1.AttemptRelapsed, d.Message
 		d.Attempt = &again

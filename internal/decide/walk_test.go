@@ -46,6 +46,11 @@ var events = []func(*world, *rand.Rand){
 	func(w *world, _ *rand.Rand) { w.answer(v1alpha1.ActionStarted, "") },
 	func(w *world, _ *rand.Rand) { w.answer(v1alpha1.ActionDone, v1alpha1.ResultRefused) },
 	func(w *world, _ *rand.Rand) { w.answer(v1alpha1.ActionDone, v1alpha1.ResultInterrupted) },
+	func(w *world, r *rand.Rand) {
+		w.remedy = []v1alpha1.RemedyState{v1alpha1.RemedySucceeded, v1alpha1.RemedyFailed, v1alpha1.RemedyRefused}[r.IntN(3)]
+	},
+	func(w *world, r *rand.Rand) { w.heal(fmt.Sprintf("GPU-%d", r.IntN(8))) },
+	func(w *world, r *rand.Rand) { w.reset(r.IntN(2) == 0) },
 	func(w *world, _ *rand.Rand) {
 		if w.rem != nil {
 			w.rem.Spec.Approvals = []v1alpha1.Approval{{What: v1alpha1.ApproveRetry, By: "y.sato", Until: metav1.NewTime(w.now.Add(time.Hour))}}
@@ -68,6 +73,7 @@ func TestInvariantsHoldWhateverHappens(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			w := newWorld(t)
+			w.ladderOf(ladders[r.IntN(len(ladders))]...)
 			w.fault("Xid79", bad)
 			for range 60 {
 				before := v1alpha1.Phase("")

@@ -48,7 +48,10 @@ type world struct {
 	// evicted, asked and withdrawn are what was done; reasons what was said.
 	evicted, asked []string
 	withdrawn      int
-	reasons        []string
+	// remedied are the attempts that the controller began itself; remedy is how far the last of them has come.
+	remedied []string
+	remedy   v1alpha1.RemedyState
+	reasons  []string
 }
 
 var start = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
@@ -182,6 +185,7 @@ func (w *world) look(s *Snapshot) {
 		}
 		if len(Misplaced(s)) == 0 {
 			w.seen()
+			s.LookedAt, s.LookedBoot = w.lookedAt, w.lookedBoot
 		}
 	}
 	needs = Look(s)
@@ -239,7 +243,7 @@ func (w *world) plan(s *Snapshot) {
 			}
 		}
 	}
-	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: w.rem.Spec.Devices}
+	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: s.RepairDevices()}
 	node := drain.Make(in)
 	in.Scope = drain.ScopeDevice
 	device := drain.Make(in)
@@ -265,7 +269,7 @@ func (w *world) run() Decision {
 			s.Refused = &Refusal{Reason: ReasonBudgetExhausted, Message: "1 of 1 is out", WouldChange: "a node returns"}
 			d = Next(s)
 		}
-		w.apply(d)
+		d = w.apply(d)
 		if d.Requeue > 0 || d.Do == Record {
 			return d
 		}
@@ -275,19 +279,20 @@ func (w *world) run() Decision {
 }
 
 // apply does on paper what internal/controller/remediation does on the API.
-func (w *world) apply(d Decision) {
+func (w *world) apply(d Decision) Decision {
 	w.t.Helper()
 	w.disruptive(d)
 	st := &w.rem.Status
 	switch d.Do {
 	case Amend:
 		w.rem.Spec.Devices = append(w.rem.Spec.Devices, d.Devices...)
+		w.rem.Spec.Quarantine = slices.DeleteFunc(w.rem.Spec.Quarantine, func(q v1alpha1.QuarantineIntent) bool { return slices.Contains(d.Drop, q.Name) })
 		w.rem.Spec.Quarantine = append(w.rem.Spec.Quarantine, d.Intents...)
-		return
+		return d
 	case Quarantine:
 		if w.noRules && !w.nodeIntended() {
 			w.tried = true
-			return
+			return d
 		}
 		w.takeOff(d.TakeOff)
 		for _, q := range d.Intents {
@@ -317,18 +322,18 @@ func (w *world) apply(d Decision) {
 		w.unclaim(false)
 	case Reserve:
 		w.slot = true
-		return
+		return d
 	case ClaimNode:
 		metav1.SetMetaDataAnnotation(&w.node.ObjectMeta, v1alpha1.AnnotationClaim, "x")
 		if d.TaintNode {
 			w.taint(true)
 		}
-		return
+		return d
 	case Unclaim:
 		w.release(d)
 	case Free:
 		w.slot = false
-		return
+		return d
 	case Evict:
 		for _, m := range d.Evict {
 			w.evicted = append(w.evicted, m.Pod.Name)
@@ -337,6 +342,14 @@ func (w *world) apply(d Decision) {
 	case Ask:
 		w.health.Spec.Action = d.Action
 		w.asked = append(w.asked, d.Action.ID)
+	case BeginRemedy:
+		w.remedied = append(w.remedied, st.Step.ActionID)
+		w.remedy = v1alpha1.RemedyRunning
+		st.Step.Remedy = &v1alpha1.RemedyStatus{State: w.remedy, Begun: metav1.NewTime(w.now)}
+	case LookRemedy:
+		if st.Step.Remedy.State = w.remedy; w.remedy.Over() {
+			d.Requeue = 0
+		}
 	case Withdraw:
 		w.health.Spec.Action = nil
 		w.withdrawn++
@@ -347,6 +360,7 @@ func (w *world) apply(d Decision) {
 		// Wait and Move only describe.
 	}
 	w.describe(d)
+	return d
 }
 
 func (w *world) describe(d Decision) {
@@ -380,7 +394,7 @@ func (w *world) describe(d Decision) {
 // disruptive fails the test where something disruptive is decided on without what it needs.
 func (w *world) disruptive(d Decision) {
 	w.t.Helper()
-	if d.Do != Evict && d.Do != Ask {
+	if d.Do != Evict && d.Do != Ask && d.Do != BeginRemedy {
 		return
 	}
 	_, claimed := w.node.Annotations[v1alpha1.AnnotationClaim]
@@ -428,7 +442,11 @@ func (w *world) release(d Decision) {
 	if d.KeepTaint && !slices.Contains(w.rem.Status.Quarantined, on) {
 		w.rem.Status.Quarantined = append(w.rem.Status.Quarantined, on)
 	}
-	w.unclaim(d.KeepTaint || w.nodeIntended() && d.Phase != v1alpha1.PhaseProbation)
+	keep := d.KeepTaint || w.nodeIntended() && d.Phase != v1alpha1.PhaseProbation
+	if !keep {
+		w.rem.Status.Quarantined = slices.DeleteFunc(w.rem.Status.Quarantined, func(q v1alpha1.Quarantined) bool { return q == on })
+	}
+	w.unclaim(keep)
 }
 
 // reboot starts the node anew with or without its fault, as an agent that was asked would.

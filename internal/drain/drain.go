@@ -18,11 +18,18 @@ import (
 // Scope is how much of a node a drain empties.
 type Scope string
 
-// The scopes: the pods that hold a bad device, or every pod of the node.
+// The scopes: no pod, the pods that hold a bad device, or every pod of the node.
 const (
-	ScopeDevice Scope = "Device"
-	ScopeNode   Scope = "Node"
+	ScopeNothing Scope = "Nothing"
+	ScopeDevice  Scope = "Device"
+	ScopeNode    Scope = "Node"
 )
+
+// Wider says whether a scope empties more than another.
+func (s Scope) Wider(than Scope) bool {
+	order := []Scope{ScopeNothing, ScopeDevice, ScopeNode}
+	return slices.Index(order, s) > slices.Index(order, than)
+}
 
 // Reasons why a pod is left alone or blocks.
 const (

@@ -22,13 +22,8 @@ func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d dec
 	if err := r.guard(ctx, w, s); err != nil {
 		return err
 	}
-	held, err := r.Budgets.Held(ctx, w.node, w.rem)
-	if err != nil {
-		return fmt.Errorf("reading the budget slot: %w", err)
-	}
-	if !held {
-		w.slotLost = true
-		return fmt.Errorf("%w: the budget slot is gone", errDecideAgain)
+	if err := r.stillHeld(ctx, w); err != nil {
+		return err
 	}
 	h, err := r.liveHealth(ctx, w)
 	if err != nil {
@@ -42,6 +37,19 @@ func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d dec
 		return err
 	}
 	r.Metrics.ActionsAsked.WithLabelValues(string(d.Action.Type)).Inc()
+	return nil
+}
+
+// stillHeld fails where the budget slot is gone.
+func (r *Reconciler) stillHeld(ctx context.Context, w *work) error {
+	held, err := r.Budgets.Held(ctx, w.node, w.rem)
+	if err != nil {
+		return fmt.Errorf("reading the budget slot: %w", err)
+	}
+	if !held {
+		w.slotLost = true
+		return fmt.Errorf("%w: the budget slot is gone", errDecideAgain)
+	}
 	return nil
 }
 

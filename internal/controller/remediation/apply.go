@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -23,6 +24,9 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 	if err != nil {
 		return 0, err
 	}
+	if err := r.endRemedy(ctx, w, s, d); err != nil {
+		return 0, err
+	}
 	switch d.Do {
 	case decide.Wait, decide.Move:
 	case decide.Amend:
@@ -41,6 +45,10 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 		err = r.evict(ctx, w, s, &d, st)
 	case decide.Ask:
 		err = r.ask(ctx, w, s, d, st)
+	case decide.BeginRemedy:
+		err = r.beginRemedy(ctx, w, s, &d, st)
+	case decide.LookRemedy:
+		err = r.lookRemedy(ctx, w, s, &d, st)
 	case decide.Withdraw:
 		err = r.withdraw(ctx, w, s, &d, st)
 	case decide.Record:
@@ -174,10 +182,13 @@ func (r *Reconciler) writeStatus(ctx context.Context, w *work, st *v1alpha1.Reme
 	return nil
 }
 
-// amend adds to the spec what joined: the intent is written before anything is put on.
+// amend adds to the spec what joined, before anything is put on, and takes from it what has left, before that is taken off.
 func (r *Reconciler) amend(ctx context.Context, w *work, d decide.Decision) error {
 	next := w.rem.DeepCopy()
 	next.Spec.Devices = append(next.Spec.Devices, d.Devices...)
+	next.Spec.Quarantine = slices.DeleteFunc(next.Spec.Quarantine, func(q v1alpha1.QuarantineIntent) bool {
+		return slices.Contains(d.Drop, q.Name)
+	})
 	next.Spec.Quarantine = append(next.Spec.Quarantine, d.Intents...)
 	st := next.Status.DeepCopy()
 	w.fresh = false
@@ -185,6 +196,6 @@ func (r *Reconciler) amend(ctx context.Context, w *work, d decide.Decision) erro
 		return fmt.Errorf("adding to remediation: %w", err)
 	}
 	w.rem, w.fresh = next, true
-	history.Happened(st, v1alpha1.TimelineEntry{At: metav1.NewTime(r.Clock.Now()), Phase: d.Phase, Reason: d.Reason, Message: d.Message})
+	history.Happened(st, v1alpha1.TimelineEntry{At: metav1.NewTime(r.Clock.Now()), Phase: d.Phase, Reason: d.Reason, Message: cut(d.Message, maxEntry)})
 	return r.writeStatus(ctx, w, st)
 }

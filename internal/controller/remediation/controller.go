@@ -30,6 +30,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/evict"
 	"github.com/roundhouse-dev/roundhouse/internal/metrics"
 	"github.com/roundhouse-dev/roundhouse/internal/policy"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 )
 
 // Options are what the loop works with.
@@ -43,6 +44,8 @@ type Options struct {
 	Policies func(ctx context.Context) (*policy.Set, error)
 	// Budgets takes and frees slots.
 	Budgets *budget.Keeper
+	// Remedies are the repairs that this controller can make itself, by the action of their rungs.
+	Remedies map[v1alpha1.RungAction]remedy.Remedy
 	// Events tells people on the Node what happened; nil tells nobody.
 	Events events.EventRecorder
 	// Metrics counts what was done.

@@ -84,6 +84,7 @@ func (r *Reconciler) seen(s *decide.Snapshot) {
 		last.boot = s.Health.Status.BootID
 	}
 	r.looked.Store(s.Remediation.UID, last)
+	s.LookedAt, s.LookedBoot = last.at, last.boot
 }
 
 // rules looks where the incident's rules are. Where the server has no such kind there are none.

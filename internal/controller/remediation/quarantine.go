@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -231,13 +232,21 @@ func (r *Reconciler) unquarantine(ctx context.Context, w *work, s *decide.Snapsh
 	return nil
 }
 
-// deleteRules deletes every rule the spec intends, listed or not: one may have been put on just before a crash.
+// deleteRules deletes every rule that the spec intends, listed or not: one may have been put on just before a crash; and
+// every one that is listed, intended any more or not.
 func (r *Reconciler) deleteRules(ctx context.Context, rem *v1alpha1.Remediation) error {
+	names := map[string]bool{}
 	for _, q := range rem.Spec.Quarantine {
-		if q.Kind != v1alpha1.QuarantineDeviceTaintRule {
+		names[q.Name] = q.Kind == v1alpha1.QuarantineDeviceTaintRule
+	}
+	for _, q := range rem.Status.Quarantined {
+		names[q.Name] = q.Kind == v1alpha1.QuarantineDeviceTaintRule
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if !names[name] {
 			continue
 		}
-		if err := r.deleteRule(ctx, rem, q.Name); err != nil {
+		if err := r.deleteRule(ctx, rem, name); err != nil {
 			return err
 		}
 	}
@@ -294,6 +303,7 @@ func (r *Reconciler) unclaim(ctx context.Context, w *work, s *decide.Snapshot, d
 	}
 	if !keep && !d.KeepTaint {
 		after = claim.RemoveTaint(after, v1alpha1.TaintQuarantined, w.rem.Name)
+		st.Quarantined = slices.DeleteFunc(st.Quarantined, func(q v1alpha1.Quarantined) bool { return q.Kind == v1alpha1.QuarantineNodeTaint })
 	}
 	return r.patchNode(ctx, w, after)
 }
