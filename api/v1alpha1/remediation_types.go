@@ -241,6 +241,8 @@ func (s RemedyState) Over() bool {
 
 // RemedyStatus is how far a remedy has come.
 type RemedyStatus struct {
+	// rung is the rung as it was when the attempt began, so that it can be ended however the policy has changed since.
+	Rung Rung `json:"rung"`
 	// state is how far it has come.
 	State RemedyState `json:"state"`
 	// message says more.

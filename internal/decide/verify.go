@@ -47,6 +47,9 @@ func (s *Snapshot) roundBefore() bool {
 }
 
 func (s *Snapshot) rungAction() v1alpha1.RungAction {
+	if r := s.remedy(); r != nil {
+		return r.Rung.Action
+	}
 	if s.status().Step == nil || s.Policy.Policy == nil {
 		return ""
 	}

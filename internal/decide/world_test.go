@@ -345,7 +345,8 @@ func (w *world) apply(d Decision) Decision {
 	case BeginRemedy:
 		w.remedied = append(w.remedied, st.Step.ActionID)
 		w.remedy = v1alpha1.RemedyRunning
-		st.Step.Remedy = &v1alpha1.RemedyStatus{State: w.remedy, Begun: metav1.NewTime(w.now)}
+		rung, _ := findRung(w.policy, st.Step.Rung)
+		st.Step.Remedy = &v1alpha1.RemedyStatus{Rung: rung, State: w.remedy, Begun: metav1.NewTime(w.now)}
 	case LookRemedy:
 		if st.Step.Remedy.State = w.remedy; w.remedy.Over() {
 			d.Requeue = 0

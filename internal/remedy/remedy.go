@@ -4,6 +4,9 @@ package remedy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -56,3 +59,18 @@ func Running(what string) Progress { return Progress{v1alpha1.RemedyRunning, wha
 
 // Succeeded is an attempt that reports success; what it repaired is proved elsewhere.
 func Succeeded(what string) Progress { return Progress{v1alpha1.RemedySucceeded, what} }
+
+// maxLabel is the longest DNS label (RFC 1123).
+const maxLabel = 63
+
+// Label makes a DNS label of an action's ID, which is made of a node's name and may have dots, or be too long. The same ID
+// gives the same label, and different ones give different ones.
+func Label(id string) string {
+	label := strings.ReplaceAll(id, ".", "-")
+	if label == id && len(id) <= maxLabel {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	hash := strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:10]
+	return strings.TrimRight(label[:min(len(label), maxLabel-len(hash)-1)], "-") + "-" + hash
+}

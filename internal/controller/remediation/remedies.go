@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,13 +32,14 @@ func (r *Reconciler) attemptOf(w *work, s *decide.Snapshot) (remedy.Attempt, rem
 	if step == nil {
 		return a, nil, "no attempt is under way"
 	}
-	a.ID = step.ActionID
-	if s.Policy.Policy == nil {
-		return a, nil, "no policy governs the node any more"
-	}
-	for _, rung := range s.Policy.Policy.Spec.Rungs {
-		if rung.Name == step.Rung {
-			a.Rung = rung
+	a.ID = remedy.Label(step.ActionID)
+	switch {
+	case step.Remedy != nil:
+		a.Rung = step.Remedy.Rung
+	case s.Policy.Policy != nil:
+		i := slices.IndexFunc(s.Policy.Policy.Spec.Rungs, func(r v1alpha1.Rung) bool { return r.Name == step.Rung })
+		if i >= 0 {
+			a.Rung = s.Policy.Policy.Spec.Rungs[i]
 		}
 	}
 	how, ok := r.Remedies[a.Rung.Action]
@@ -67,11 +69,11 @@ func (r *Reconciler) beginRemedy(ctx context.Context, w *work, s *decide.Snapsho
 		}
 	}
 	if refusal != "" {
-		r.advance(st, remedy.Refused(refusal))
+		r.advance(st, a.Rung, remedy.Refused(refusal))
 		d.Requeue = 0
 		return nil
 	}
-	r.advance(st, remedy.Progress{State: v1alpha1.RemedyBegun})
+	r.advance(st, a.Rung, remedy.Progress{State: v1alpha1.RemedyBegun})
 	r.describe(st, s, *d)
 	if err := r.writeStatus(ctx, w, st); err != nil {
 		return err
@@ -84,7 +86,7 @@ func (r *Reconciler) beginRemedy(ctx context.Context, w *work, s *decide.Snapsho
 	if err != nil {
 		return fmt.Errorf("beginning %s: %w", a.Rung.Name, err)
 	}
-	r.advance(st, progress)
+	r.advance(st, a.Rung, progress)
 	return nil
 }
 
@@ -100,7 +102,7 @@ func (r *Reconciler) lookRemedy(ctx context.Context, w *work, s *decide.Snapshot
 			return fmt.Errorf("looking how far %s has come: %w", a.Rung.Name, err)
 		}
 	}
-	r.advance(st, progress)
+	r.advance(st, a.Rung, progress)
 	if progress.State.Over() {
 		d.Requeue = 0
 	}
@@ -108,11 +110,11 @@ func (r *Reconciler) lookRemedy(ctx context.Context, w *work, s *decide.Snapshot
 }
 
 // advance writes an attempt's progress into a status. The step is copied: the one before is what the server has.
-func (r *Reconciler) advance(st *v1alpha1.RemediationStatus, p remedy.Progress) {
+func (r *Reconciler) advance(st *v1alpha1.RemediationStatus, rung v1alpha1.Rung, p remedy.Progress) {
 	now := metav1.NewTime(r.Clock.Now())
 	step := st.Step.DeepCopy()
 	if step.Remedy == nil {
-		step.Remedy = &v1alpha1.RemedyStatus{Begun: now}
+		step.Remedy = &v1alpha1.RemedyStatus{Rung: rung, Begun: now}
 	}
 	step.Remedy.State, step.Remedy.Message = p.State, cut(p.Message, maxEntry)
 	if p.State.Over() {
