@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
@@ -652,19 +655,36 @@ func TestWhatWaitsForAHumanIsKeptOut(t *testing.T) {
 }
 
 func TestTheRatioBringsTheMomentForward(t *testing.T) {
-	w := newWorld(t)
-	w.policy.Spec.Devices = &v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: percent("37%")}}
-	w.job("train-0", "GPU-0")
-	w.fault("Xid79", bad)
-	w.run()
-	if w.rem.Status.Reason != ReasonWaitingForIdle {
-		t.Fatalf("one of eight waits: %s", w.rem.Status.Reason)
-	}
-	w.fault("Xid79", "GPU-5") // 37% of eight, rounded down, is two.
-	w.run()
-	w.run()
-	if !slices.Contains(w.evicted, "train-0") {
-		t.Errorf("two of eight are repaired at once: %v", w.reasons)
+	for name, tc := range map[string]struct {
+		ratio v1alpha1.DeviceRatio
+		// at is from how many bad devices of eight the rest is not waited for, out from how many the node is kept out.
+		at, out int
+	}{
+		"a percentage is reached from the first number that is as much": {v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: percent("37%")}}, 3, 9},
+		"a percentage that is a number exactly":                         {v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: percent("25%")}}, 2, 9},
+		"a number":                                                      {v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: intstr.FromInt32(2)}}, 2, 9},
+		"a percentage is kept up to the last number that is no more":    {v1alpha1.DeviceRatio{KeepServing: &v1alpha1.KeepServing{UpTo: percent("37%")}}, 9, 3},
+		"nothing useful fits on seven":                                  {v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(8))}, 1, 1},
+		"nothing useful fits on five":                                   {v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(6))}, 3, 3},
+		"anything is useful":                                            {v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(1))}, 9, 9},
+		"no word of it":                                                 {v1alpha1.DeviceRatio{}, 9, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.policy.Spec.Devices = &tc.ratio
+			w.job("train-0", "GPU-0")
+			for i := 1; i <= 3; i++ {
+				w.fault("Xid79", fmt.Sprintf("GPU-%d", i))
+				w.run()
+				w.run()
+				if at := slices.Contains(w.evicted, "train-0"); at != (i >= tc.at) {
+					t.Fatalf("%d bad, the rest is moved: %v; %v", i, at, w.reasons)
+				}
+				if out := w.nodeIntended(); out != (i >= tc.out) {
+					t.Fatalf("%d bad, the node is kept out: %v; %v", i, out, w.reasons)
+				}
+			}
+		})
 	}
 }
 

@@ -110,29 +110,47 @@ func (s *Snapshot) nodeIsBad(devices []string) bool {
 		return false
 	}
 	ratio := p.Spec.Devices
-	if ratio.SmallestUsefulRequest != nil && s.deviceCount()-len(devices) < int(*ratio.SmallestUsefulRequest) {
+	if s.useless(len(devices)) {
 		return true
 	}
-	return ratio.KeepServing != nil && len(devices) > share(ratio.KeepServing.UpTo, s.deviceCount())
+	return ratio.KeepServing != nil && len(devices) > upTo(ratio.KeepServing.UpTo, s.deviceCount())
 }
 
-// repairNow says whether so many devices are bad that the rest is worth less than the repair.
+// useless says whether no job that is worth running fits on what is left when so many devices are bad.
+func (s *Snapshot) useless(bad int) bool {
+	smallest := s.Policy.Policy.Spec.Devices.SmallestUsefulRequest
+	return smallest != nil && s.deviceCount()-bad < int(*smallest)
+}
+
+// repairNow says whether so many devices are bad that the rest is worth less than the repair: from the policy's ratio on,
+// and where nothing useful could run on it.
 func (s *Snapshot) repairNow() bool {
-	p := s.Policy.Policy
-	if p == nil || p.Spec.Devices == nil || p.Spec.Devices.RepairNow == nil || s.deviceCount() == 0 {
+	p, bad := s.Policy.Policy, len(s.badDevices())
+	if p == nil || p.Spec.Devices == nil || s.deviceCount() == 0 || bad == 0 {
 		return false
 	}
-	return len(s.badDevices()) >= max(1, share(p.Spec.Devices.RepairNow.From, s.deviceCount()))
+	now := p.Spec.Devices.RepairNow
+	return s.useless(bad) || (now != nil && bad >= from(now.From, s.deviceCount()))
 }
 
-// share is a number, or a percentage of total rounded down. What cannot be read counts as nothing: the schema has
-// refused it before.
-func share(v intstr.IntOrString, total int) int {
+// upTo is a number, or the most that is no more than a percentage of total. What cannot be read counts as nothing: the
+// schema has refused it before.
+func upTo(v intstr.IntOrString, total int) int {
 	n, err := intstr.GetScaledValueFromIntOrPercent(&v, total, false)
 	if err != nil {
 		return 0
 	}
 	return n
+}
+
+// from is a number, or the least that is no less than a percentage of total: 37% of eight is three, since two are only a
+// quarter. What cannot be read is never reached.
+func from(v intstr.IntOrString, total int) int {
+	n, err := intstr.GetScaledValueFromIntOrPercent(&v, total, true)
+	if err != nil {
+		return total + 1
+	}
+	return max(1, n)
 }
 
 // missingQuarantine is what is intended and not on.
