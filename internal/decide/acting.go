@@ -174,6 +174,10 @@ func (s *Snapshot) unproved() bool {
 
 func (s *Snapshot) deviceDrained() *Decision {
 	text := "no pod holds a bad device any more; the others were not touched"
+	if p := s.DevicePlan; p != nil && p.LeftFor(drain.ReasonGoodDevices) > 0 {
+		text = "no pod holds a bad device any more but " + count(p.LeftFor(drain.ReasonGoodDevices), "pod") +
+			" at work on good ones too; the others were not touched"
+	}
 	if s.NodePlan == nil || s.closed() != nil {
 		d := move(v1alpha1.PhasePending, ReasonDeviceDrained, text)
 		d.Do = Unclaim

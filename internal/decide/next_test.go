@@ -688,6 +688,35 @@ func TestTheRatioBringsTheMomentForward(t *testing.T) {
 	}
 }
 
+func TestAJobOfTheWholeNodeLosesItWhenThePolicySaysSo(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*world)
+		moved  bool
+	}{
+		"it waits with the reboot":        {func(*world) {}, false},
+		"jobs ask for whole nodes here":   {func(w *world) { w.policy.Spec.Devices = &v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(8))} }, true},
+		"the rule waits for nothing":      {func(w *world) { w.policy.Spec.Rules[1].When = v1alpha1.WhenNow }, true},
+		"the rule's wait ends by force":   {func(w *world) { w.policy.Spec.Rules[1].AtDeadline = v1alpha1.DeadlineForce; w.pass(13 * time.Hour) }, true},
+		"its own bad device is moved off": {func(w *world) { w.pods = nil; w.job("whole", bad); w.job("train-0", "GPU-0") }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.job("whole", "GPU-0", "GPU-1", "GPU-2", bad, "GPU-4", "GPU-5", "GPU-6", "GPU-7")
+			w.fault("Xid79", bad)
+			w.run()
+			if len(w.evicted) > 0 || w.rem.Status.Reason != ReasonWaitingForIdle || len(w.rem.Status.Quarantined) != 1 {
+				t.Fatalf("kept out, and waits: %v, moved %v", w.reasons, w.evicted)
+			}
+			tc.change(w)
+			w.run()
+			w.run()
+			if moved := slices.Contains(w.evicted, "whole"); moved != tc.moved {
+				t.Errorf("moved: %v; %v", moved, w.reasons)
+			}
+		})
+	}
+}
+
 func TestEveryWaitHasADeadline(t *testing.T) {
 	for name, change := range map[string]func(*world){
 		"for idle":       func(w *world) { w.job("train-0", "GPU-0") },

@@ -3,6 +3,7 @@ package decide
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -233,10 +234,8 @@ func (w *world) takeOff(rules []string) {
 func (w *world) plan(s *Snapshot) {
 	holding := map[types.UID][]string{}
 	for _, p := range w.pods {
-		for _, d := range w.health.Status.Devices {
-			if p.Annotations["devices"] == fmt.Sprint([]string{d.ID}) {
-				holding[p.UID] = []string{d.ID}
-			}
+		if held := strings.Fields(strings.Trim(p.Annotations["devices"], "[]")); len(held) > 0 {
+			holding[p.UID] = held
 		}
 	}
 	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: w.rem.Spec.Devices}
