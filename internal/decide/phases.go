@@ -164,11 +164,11 @@ func lowered(s *Snapshot) *Decision {
 	return d
 }
 
-// quarantine puts on what is intended and not on yet, or not where it belongs any more. A phase that rests keeps the
-// reason that it rests for.
+// quarantine puts on what is intended and not on yet, or not where it belongs any more, and takes off what a device no
+// longer needs. A phase that rests keeps the reason that it rests for.
 func quarantine(s *Snapshot) *Decision {
-	misplaced := Misplaced(s)
-	if s.mode() == v1alpha1.ModeObserve || s.heldFrom(v1alpha1.HoldEverything) != nil || len(s.missingQuarantine())+len(misplaced) == 0 {
+	misplaced, ended := Misplaced(s), s.ended()
+	if s.mode() == v1alpha1.ModeObserve || s.heldFrom(v1alpha1.HoldEverything) != nil || len(s.missingQuarantine())+len(misplaced)+len(ended) == 0 {
 		return nil
 	}
 	st := s.status()
@@ -179,7 +179,7 @@ func quarantine(s *Snapshot) *Decision {
 	case !s.deviceScoped():
 		d.Reason = ReasonNodeQuarantined
 	}
-	d.Do, d.Intents, d.TakeOff, d.Placed = Quarantine, s.needed(), misplaced, s.Rules != nil || !s.rulesOn()
+	d.Do, d.Intents, d.TakeOff, d.Release, d.Placed = Quarantine, s.needed(), misplaced, ended, s.Rules != nil || !s.rulesOn()
 	return d
 }
 

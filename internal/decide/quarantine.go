@@ -17,7 +17,7 @@ func (s *Snapshot) isBad(id string) bool { return slices.Contains(s.badDevices()
 func join(s *Snapshot) *Decision {
 	devices := faultyDevices(s.ours())
 	devices = slices.DeleteFunc(devices, s.isBad)
-	all := append(slices.Clone(s.badDevices()), devices...)
+	all := append(s.stillBad(), devices...)
 	intents := s.lackingIntents(all)
 	if len(devices) == 0 && len(intents) == 0 {
 		return nil
@@ -28,6 +28,56 @@ func join(s *Snapshot) *Decision {
 	}
 	d.Do, d.Devices, d.Intents = Amend, devices, intents
 	return d
+}
+
+// over says whether the incident has nothing to do with one of its devices any more: its fault has ended though another
+// stays, and its rule is off or may come off. What an attempt has left behind unproved stays where it is.
+func (s *Snapshot) over(id string) bool {
+	if s.Health == nil || slices.Contains(faultyDevices(s.ours()), id) {
+		return false
+	}
+	healthy := slices.ContainsFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool {
+		return d.ID == id && d.Health == v1alpha1.DeviceHealthy
+	})
+	on := slices.ContainsFunc(s.status().Quarantined, func(q v1alpha1.Quarantined) bool { return q.DeviceID == id })
+	switch {
+	case !healthy:
+		return false
+	case !s.unproved():
+		return !on || s.canSeeClear()
+	default:
+		// A relapse of another device is no word against one that was proved and given back.
+		return !on && s.relapsedLast()
+	}
+}
+
+// relapsedLast says whether the last attempt that did something was proved, and did not last.
+func (s *Snapshot) relapsedLast() bool {
+	for _, a := range slices.Backward(s.status().Attempts) {
+		if a.Result.Done() {
+			return a.Result == v1alpha1.AttemptRelapsed
+		}
+	}
+	return false
+}
+
+// stillBad are the devices of the incident that it is not over for.
+func (s *Snapshot) stillBad() []string {
+	return slices.DeleteFunc(slices.Clone(s.badDevices()), s.over)
+}
+
+// StillBad are the devices whose pods must go.
+func StillBad(s *Snapshot) []string { return s.stillBad() }
+
+// ended names the rules that are on a device that the incident is over for.
+func (s *Snapshot) ended() []string {
+	var names []string
+	for _, q := range s.status().Quarantined {
+		if q.Kind == v1alpha1.QuarantineDeviceTaintRule && s.over(q.DeviceID) {
+			names = append(names, q.Name)
+		}
+	}
+	return names
 }
 
 // faultyDevices are the devices that faults are on, in order, each once.
@@ -76,7 +126,8 @@ func (s *Snapshot) lackingIntents(devices []string) []v1alpha1.QuarantineIntent 
 // maxIntents is the bound of spec.quarantine.
 const maxIntents = 64
 
-// needed are the intents that matter: what keeps out the whole node keeps out its devices.
+// needed are the intents that matter: what keeps out the whole node keeps out its devices, and a device whose fault has
+// ended needs none.
 func (s *Snapshot) needed() []v1alpha1.QuarantineIntent {
 	all := s.Remediation.Spec.Quarantine
 	for _, q := range all {
@@ -84,7 +135,7 @@ func (s *Snapshot) needed() []v1alpha1.QuarantineIntent {
 			return []v1alpha1.QuarantineIntent{q}
 		}
 	}
-	return all
+	return slices.DeleteFunc(slices.Clone(all), func(q v1alpha1.QuarantineIntent) bool { return s.over(q.DeviceID) })
 }
 
 func (s *Snapshot) nodeIntent(have []v1alpha1.QuarantineIntent) []v1alpha1.QuarantineIntent {
@@ -125,7 +176,7 @@ func (s *Snapshot) useless(bad int) bool {
 // repairNow says whether so many devices are bad that the rest is worth less than the repair: from the policy's ratio on,
 // and where nothing useful could run on it.
 func (s *Snapshot) repairNow() bool {
-	p, bad := s.Policy.Policy, len(s.badDevices())
+	p, bad := s.Policy.Policy, len(s.stillBad())
 	if p == nil || p.Spec.Devices == nil || s.deviceCount() == 0 || bad == 0 {
 		return false
 	}

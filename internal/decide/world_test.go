@@ -238,7 +238,7 @@ func (w *world) plan(s *Snapshot) {
 			holding[p.UID] = held
 		}
 	}
-	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: w.rem.Spec.Devices}
+	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: StillBad(s)}
 	node := drain.Make(in)
 	in.Scope = drain.ScopeDevice
 	device := drain.Make(in)
@@ -288,7 +288,7 @@ func (w *world) apply(d Decision) {
 			w.tried = true
 			return
 		}
-		w.takeOff(d.TakeOff)
+		w.takeOff(slices.Concat(d.TakeOff, d.Release))
 		for _, q := range d.Intents {
 			switch {
 			case q.Kind == v1alpha1.QuarantineNodeTaint:

@@ -49,7 +49,7 @@ func (r *Reconciler) plans(ctx context.Context, w *work, s *decide.Snapshot) err
 
 // plan plans both drains.
 func (r *Reconciler) plan(w *work, s *decide.Snapshot) {
-	in := drain.Input{Now: s.Now, Pods: w.occupants.pods, Scope: drain.ScopeNode, BadDevices: s.Remediation.Spec.Devices,
+	in := drain.Input{Now: s.Now, Pods: w.occupants.pods, Scope: drain.ScopeNode, BadDevices: decide.StillBad(s),
 		Holding: holding(w.occupants.claims, s)}
 	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
 		in.Classes = p.Spec.Drain.Classes
