@@ -688,6 +688,18 @@ func TestTheRatioBringsTheMomentForward(t *testing.T) {
 	}
 }
 
+func TestAFaultOfTheNodeIsNoBadDevice(t *testing.T) {
+	w := newWorld(t)
+	w.policy.Spec.Devices = &v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(16))}
+	w.job("train-0", "GPU-0")
+	w.fault("KernelDeadlock", "")
+	w.run()
+	w.run()
+	if len(w.evicted) > 0 || w.rem.Status.Reason != ReasonWaitingForIdle {
+		t.Errorf("a node too small for the ratio waits as its rule says: %v", w.reasons)
+	}
+}
+
 func TestAJobOfTheWholeNodeLosesItWhenThePolicySaysSo(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*world)
