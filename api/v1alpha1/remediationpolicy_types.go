@@ -160,7 +160,7 @@ type KeepServing struct {
 
 // RepairNow says from how many bad devices the rest of the node is not waited for.
 type RepairNow struct {
-	// from is a number of devices, or a percentage of the node's, rounded down.
+	// from is a number of devices, or a percentage of the node's, rounded up: 37% of eight is three.
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 64 : self.matches('^([1-9]|[1-9][0-9]|100)%$')",message="must be a number from 1 to 64, or a percentage from 1% to 100%"
 	From intstr.IntOrString `json:"from"`
@@ -175,7 +175,7 @@ type DeviceRatio struct {
 	// +optional
 	RepairNow *RepairNow `json:"repairNow,omitempty"`
 	// smallestUsefulRequest is how many devices the smallest useful job asks for: 8 where jobs ask for whole nodes, and
-	// then one bad device is a bad node.
+	// then one bad device is a bad node, whose rest is not waited for.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=64
 	// +optional

@@ -91,6 +91,9 @@ func (s *Snapshot) planOf(scope drain.Scope) *drain.Plan {
 	case drain.ScopeNothing:
 		return &drain.Plan{}
 	case drain.ScopeDevice:
+		if s.nextDrain() == scope && s.closed() == nil {
+			return s.RepairPlan
+		}
 		return s.DevicePlan
 	case drain.ScopeNode:
 	}
@@ -155,12 +158,12 @@ func drained(s *Snapshot) *Decision {
 	}
 	r, _ := s.nextRung()
 	needs := s.drainBefore(r)
-	if needs.Wider(s.scope()) {
+	if needs.Wider(s.scope()) || needs == drain.ScopeDevice && s.closed() != nil {
 		return s.widen(needs)
 	}
 	if needs == drain.ScopeDevice && !s.nodeTainted() {
 		// From just before the reset until it is known again which name means which device.
-		d := move(v1alpha1.PhaseDraining, ReasonDeviceDrained, deviceDrainedText+"; no new pod until they are reset")
+		d := move(v1alpha1.PhaseDraining, ReasonDeviceDrained, s.deviceDrainedText()+"; no new pod until they are reset")
 		d.Do, d.TaintNode = ClaimNode, true
 		return d
 	}
@@ -188,7 +191,7 @@ func (s *Snapshot) patients() []string {
 	if m, ok := s.lead(); ok && m.Fault.Device == "" {
 		return nil
 	}
-	return slices.Clone(s.badDevices())
+	return s.stillBad()
 }
 
 // unproved says whether the last attempt that did something left the node in a state that nothing has proved since.
@@ -201,11 +204,26 @@ func (s *Snapshot) unproved() bool {
 	return false
 }
 
-const deviceDrainedText = "no pod holds a bad device any more; the others were not touched"
+// deviceDrainedText says what a drain of devices has left alone.
+func (s *Snapshot) deviceDrainedText() string {
+	but := ""
+	if n := s.beside(); n > 0 {
+		but = " but " + count(n, "pod") + " at work on good ones too"
+	}
+	return "no pod holds a bad device any more" + but + "; the others were not touched"
+}
+
+// beside counts the pods that hold a bad device and would lose their work on good ones.
+func (s *Snapshot) beside() int {
+	if s.DevicePlan == nil {
+		return 0
+	}
+	return s.DevicePlan.LeftFor(drain.ReasonGoodDevices)
+}
 
 // widen goes on from a drain to a wider one: at once where its moment has come, else by waiting for it.
 func (s *Snapshot) widen(to drain.Scope) *Decision {
-	text := deviceDrainedText
+	text := s.deviceDrainedText()
 	if s.scope() == drain.ScopeNothing {
 		text = "the next rung needs more to be empty"
 	}

@@ -19,7 +19,7 @@ const (
 	// Amend adds Decision.Devices and Decision.Intents to the spec, and takes the intents in Decision.Drop from it: another
 	// fault has joined, or one of several has gone.
 	Amend Do = "Amend"
-	// Quarantine takes off Decision.TakeOff, and puts on what Decision.Intents has and status.quarantined lacks.
+	// Quarantine takes off Decision.TakeOff and Decision.Release, and puts on what Decision.Intents has and status.quarantined lacks.
 	Quarantine Do = "Quarantine"
 	// Unquarantine takes off what status.quarantined lists, and the claim, if any.
 	Unquarantine Do = "Unquarantine"
@@ -76,6 +76,8 @@ type Decision struct {
 	// TakeOff names the rules that are on no device or on another one, to be taken off before Do Quarantine puts on anew
 	// what is missing then.
 	TakeOff []string
+	// Release names the rules that are on a device whose fault has ended, to be taken off as well.
+	Release []string
 	// Placed says that after Do Quarantine every rule is known to be where it belongs.
 	Placed bool
 	// Restart is recorded where a human let the ladder begin anew.

@@ -81,7 +81,7 @@ func (s *Snapshot) drainBefore(r rung) drain.Scope {
 	switch {
 	case how == v1alpha1.DrainNothing:
 		return drain.ScopeNothing
-	case how == v1alpha1.DrainDevices && len(s.badDevices()) > 0 && !s.nodeIsBad(s.badDevices()):
+	case how == v1alpha1.DrainDevices && len(s.stillBad()) > 0 && !s.nodeIsBad(s.stillBad()):
 		return drain.ScopeDevice
 	}
 	return drain.ScopeNode
@@ -192,7 +192,7 @@ func (s *Snapshot) impossible(a v1alpha1.RungAction) string {
 	switch {
 	case a.ByAgent() && (s.Health == nil || !slices.Contains(s.Health.Status.SupportedActions, v1alpha1.ActionType(a))):
 		return "the agent does not support it"
-	case a == v1alpha1.RungResetDevice && len(s.badDevices()) == 0:
+	case a == v1alpha1.RungResetDevice && len(s.stillBad()) == 0:
 		return "the fault is of no device"
 	}
 	return ""

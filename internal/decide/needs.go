@@ -64,7 +64,7 @@ func (s *Snapshot) keptOut() bool {
 	if (s.misses() || s.stale()) && s.Otherwise == "" {
 		return false
 	}
-	return join(s) == nil && leave(s) == nil && quarantine(s) == nil
+	return join(s) == nil && widerThanNeeded(s) == nil && quarantine(s) == nil
 }
 
 // unplaced says whether a bad device has no intent, or a fault is on a device that has not joined.
@@ -74,7 +74,7 @@ func (s *Snapshot) unplaced() bool {
 			return q.DeviceID == id || q.Kind == v1alpha1.QuarantineNodeTaint
 		})
 	}
-	return slices.ContainsFunc(faultyDevices(s.ours()), func(id string) bool { return !s.known(id) }) ||
+	return slices.ContainsFunc(faultyDevices(s.ours()), func(id string) bool { return !s.isBad(id) }) ||
 		slices.ContainsFunc(s.badDevices(), lacks)
 }
 

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
@@ -652,19 +655,77 @@ func TestWhatWaitsForAHumanIsKeptOut(t *testing.T) {
 }
 
 func TestTheRatioBringsTheMomentForward(t *testing.T) {
-	w := newWorld(t)
-	w.policy.Spec.Devices = &v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: percent("37%")}}
-	w.job("train-0", "GPU-0")
-	w.fault("Xid79", bad)
-	w.run()
-	if w.rem.Status.Reason != ReasonWaitingForIdle {
-		t.Fatalf("one of eight waits: %s", w.rem.Status.Reason)
+	for name, tc := range map[string]struct {
+		ratio v1alpha1.DeviceRatio
+		// at is from how many bad devices of eight the rest is not waited for, out from how many the node is kept out.
+		at, out int
+	}{
+		"a percentage is reached from the first number that is as much": {v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: percent("37%")}}, 3, 9},
+		"a percentage that is a number exactly":                         {v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: percent("25%")}}, 2, 9},
+		"a number":                                                      {v1alpha1.DeviceRatio{RepairNow: &v1alpha1.RepairNow{From: intstr.FromInt32(2)}}, 2, 9},
+		"a percentage is kept up to the last number that is no more":    {v1alpha1.DeviceRatio{KeepServing: &v1alpha1.KeepServing{UpTo: percent("37%")}}, 9, 3},
+		"nothing useful fits on seven":                                  {v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(8))}, 1, 1},
+		"nothing useful fits on five":                                   {v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(6))}, 3, 3},
+		"anything is useful":                                            {v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(1))}, 9, 9},
+		"no word of it":                                                 {v1alpha1.DeviceRatio{}, 9, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.policy.Spec.Devices = &tc.ratio
+			w.job("train-0", "GPU-0")
+			for i := 1; i <= 3; i++ {
+				w.fault("Xid79", fmt.Sprintf("GPU-%d", i))
+				w.run()
+				w.run()
+				if at := slices.Contains(w.evicted, "train-0"); at != (i >= tc.at) {
+					t.Fatalf("%d bad, the rest is moved: %v; %v", i, at, w.reasons)
+				}
+				if out := w.nodeIntended(); out != (i >= tc.out) {
+					t.Fatalf("%d bad, the node is kept out: %v; %v", i, out, w.reasons)
+				}
+			}
+		})
 	}
-	w.fault("Xid79", "GPU-5") // 37% of eight, rounded down, is two.
+}
+
+func TestAFaultOfTheNodeIsNoBadDevice(t *testing.T) {
+	w := newWorld(t)
+	w.policy.Spec.Devices = &v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(16))}
+	w.job("train-0", "GPU-0")
+	w.fault("KernelDeadlock", "")
 	w.run()
 	w.run()
-	if !slices.Contains(w.evicted, "train-0") {
-		t.Errorf("two of eight are repaired at once: %v", w.reasons)
+	if len(w.evicted) > 0 || w.rem.Status.Reason != ReasonWaitingForIdle {
+		t.Errorf("a node too small for the ratio waits as its rule says: %v", w.reasons)
+	}
+}
+
+func TestAJobOfTheWholeNodeLosesItWhenThePolicySaysSo(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*world)
+		moved  bool
+	}{
+		"it waits with the reboot":        {func(*world) {}, false},
+		"jobs ask for whole nodes here":   {func(w *world) { w.policy.Spec.Devices = &v1alpha1.DeviceRatio{SmallestUsefulRequest: ptr.To(int32(8))} }, true},
+		"the rule waits for nothing":      {func(w *world) { w.policy.Spec.Rules[1].When = v1alpha1.WhenNow }, true},
+		"the rule's wait ends by force":   {func(w *world) { w.policy.Spec.Rules[1].AtDeadline = v1alpha1.DeadlineForce; w.pass(13 * time.Hour) }, true},
+		"its own bad device is moved off": {func(w *world) { w.pods = nil; w.job("whole", bad); w.job("train-0", "GPU-0") }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.job("whole", "GPU-0", "GPU-1", "GPU-2", bad, "GPU-4", "GPU-5", "GPU-6", "GPU-7")
+			w.fault("Xid79", bad)
+			w.run()
+			if len(w.evicted) > 0 || w.rem.Status.Reason != ReasonWaitingForIdle || len(w.rem.Status.Quarantined) != 1 {
+				t.Fatalf("kept out, and waits: %v, moved %v", w.reasons, w.evicted)
+			}
+			tc.change(w)
+			w.run()
+			w.run()
+			if moved := slices.Contains(w.evicted, "whole"); moved != tc.moved {
+				t.Errorf("moved: %v; %v", moved, w.reasons)
+			}
+		})
 	}
 }
 

@@ -161,18 +161,32 @@ func (s *Snapshot) closed() *Refusal {
 	switch {
 	case r == nil || r.When == "" || r.When == v1alpha1.WhenNow || s.repairNow():
 		return nil
-	case s.nextDrain() != drain.ScopeNode:
-		return nil // it touches nothing that still works.
+	case s.untouching():
+		return nil
 	case r.AtDeadline == v1alpha1.DeadlineForce && !s.Now.Before(s.waitDeadline()):
 		return nil
 	case r.When == v1alpha1.WhenWindow && !s.Policy.WindowOpen && !s.approved(v1alpha1.ApproveSkipWindow):
 		return &Refusal{Reason: ReasonWaitingForWindow, Message: "waiting for a window; the next opens " + stamp(s.Policy.NextWindow),
 			WouldChange: "kubectl roundhouse approve " + s.Remediation.Spec.Node + " --skip-window"}
-	case r.When == v1alpha1.WhenIdle && s.NodePlan != nil && !s.NodePlan.Idle() && !s.approved(v1alpha1.ApproveSkipIdle):
-		return &Refusal{Reason: ReasonWaitingForIdle, Message: s.idleText(*s.NodePlan),
+	case r.When == v1alpha1.WhenIdle && s.toEmpty() != nil && !s.toEmpty().Idle() && !s.approved(v1alpha1.ApproveSkipIdle):
+		return &Refusal{Reason: ReasonWaitingForIdle, Message: s.idleText(*s.toEmpty()),
 			WouldChange: "the jobs end, or kubectl roundhouse approve " + s.Remediation.Spec.Node + " --skip-idle"}
 	}
 	return nil
+}
+
+// untouching says whether the next rung touches nothing that still works: it has no moment to wait for.
+func (s *Snapshot) untouching() bool {
+	to := s.nextDrain()
+	return to == drain.ScopeNothing || to == drain.ScopeDevice && s.beside() == 0
+}
+
+// toEmpty is what has to be emptied for the next rung.
+func (s *Snapshot) toEmpty() *drain.Plan {
+	if s.nextDrain() == drain.ScopeDevice {
+		return s.RepairPlan
+	}
+	return s.NodePlan
 }
 
 func (s *Snapshot) approved(what v1alpha1.ApprovalKind) bool {
@@ -214,7 +228,7 @@ func (s *Snapshot) begin(scope drain.Scope, plan drain.Plan) *Decision {
 // refills says whether new pods could come to what a drain empties, unless the node is tainted: to the whole node, or to
 // good devices that can only be reset with a bad one.
 func (s *Snapshot) refills(scope drain.Scope) bool {
-	return scope == drain.ScopeNode || scope == drain.ScopeDevice && len(s.RepairDevices()) > len(s.badDevices())
+	return scope == drain.ScopeNode || scope == drain.ScopeDevice && len(s.RepairDevices()) > len(s.stillBad())
 }
 
 func (s *Snapshot) drainStatus(scope drain.Scope, plan drain.Plan) *v1alpha1.DrainStatus {

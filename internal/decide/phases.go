@@ -30,14 +30,14 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 	switch phase {
 	case "", v1alpha1.PhasePending:
 		return []rule{
-			nodeGone, cancelled, lowered, adopted, cleared, policyMovedOn, join, leave, quarantine, untaint, observe, quarantineOnly,
+			nodeGone, cancelled, lowered, adopted, cleared, policyMovedOn, relapsedWaiting, join, widerThanNeeded, quarantine, untaint, observe, quarantineOnly,
 			askHuman, held, braked, foreign, notReporting, moveDevicePods, moment, beginRepair,
 		}
 	case v1alpha1.PhaseQuarantined:
-		return []rule{nodeGone, cancelled, cleared, policyMovedOn, lowered, join, leave, quarantine, untaint, letGo, raised, watchOn}
+		return []rule{nodeGone, cancelled, cleared, policyMovedOn, lowered, join, widerThanNeeded, quarantine, untaint, letGo, raised, watchOn}
 	case v1alpha1.PhaseDraining:
 		return []rule{
-			nodeGone, cancelled, cleared, policyMovedOn, stopped, unheld, join, leave, quarantine, drainTooLong, evict, drained,
+			nodeGone, cancelled, cleared, policyMovedOn, stopped, unheld, join, widerThanNeeded, quarantine, drainTooLong, evict, drained,
 		}
 	case v1alpha1.PhaseRepairing:
 		return []rule{nodeGone, rebooted, remedyEnded, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheldMidRepair, ask, running}
@@ -46,7 +46,7 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 	case v1alpha1.PhaseProbation:
 		return []rule{nodeGone, cancelled, letGo, relapsed, probationOver, watchOn}
 	case v1alpha1.PhaseEscalated:
-		return []rule{nodeGone, cancelled, lowered, replaced, join, leave, keepOut, untaint, letGoUnlessOut, retryApproved, watchOn}
+		return []rule{nodeGone, cancelled, lowered, replaced, join, widerThanNeeded, keepOut, untaint, letGoUnlessOut, retryApproved, watchOn}
 	default:
 		return []rule{tidy, record}
 	}
@@ -169,11 +169,11 @@ func lowered(s *Snapshot) *Decision {
 	return d
 }
 
-// quarantine puts on what is intended and not on yet, or not where it belongs any more. A phase that rests keeps the
-// reason that it rests for.
+// quarantine puts on what is intended and not on yet, or not where it belongs any more, and takes off what a device no
+// longer needs. A phase that rests keeps the reason that it rests for.
 func quarantine(s *Snapshot) *Decision {
-	misplaced := append(Misplaced(s), s.unintended()...)
-	if s.mode() == v1alpha1.ModeObserve || s.heldFrom(v1alpha1.HoldEverything) != nil || len(s.missingQuarantine())+len(misplaced) == 0 {
+	misplaced, ended := Misplaced(s), s.ended()
+	if s.mode() == v1alpha1.ModeObserve || s.heldFrom(v1alpha1.HoldEverything) != nil || len(s.missingQuarantine())+len(misplaced)+len(ended) == 0 {
 		return nil
 	}
 	st := s.status()
@@ -184,7 +184,7 @@ func quarantine(s *Snapshot) *Decision {
 	case !s.deviceScoped():
 		d.Reason = ReasonNodeQuarantined
 	}
-	d.Do, d.Intents, d.TakeOff, d.Placed = Quarantine, s.needed(), misplaced, s.Rules != nil || !s.rulesOn()
+	d.Do, d.Intents, d.TakeOff, d.Release, d.Placed = Quarantine, s.needed(), misplaced, ended, s.Rules != nil || !s.rulesOn()
 	return d
 }
 

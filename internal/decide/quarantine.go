@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -17,8 +16,8 @@ func (s *Snapshot) isBad(id string) bool { return slices.Contains(s.badDevices()
 
 // join adds the devices of other faults to the incident: at most one incident is open a node, and no fault is lost.
 func join(s *Snapshot) *Decision {
-	devices := slices.DeleteFunc(faultyDevices(s.ours()), s.known)
-	all := append(slices.Clone(s.badDevices()), devices...)
+	devices := slices.DeleteFunc(faultyDevices(s.ours()), s.isBad)
+	all := append(s.stillBad(), devices...)
 	intents := s.lackingIntents(all)
 	if len(devices) == 0 && len(intents) == 0 {
 		return nil
@@ -31,34 +30,21 @@ func join(s *Snapshot) *Decision {
 	return d
 }
 
-// known says whether a device has joined the incident.
-func (s *Snapshot) known(id string) bool { return slices.Contains(s.Remediation.Spec.Devices, id) }
-
-// leave lets go of what is intended for devices that are well again while others are not. What is on for them comes off in
-// the next step, once it is intended no more.
-func leave(s *Snapshot) *Decision {
-	var drop, well []string
-	for _, q := range s.Remediation.Spec.Quarantine {
-		if q.DeviceID != "" && s.known(q.DeviceID) && s.recovered(q.DeviceID) {
-			drop, well = append(drop, q.Name), append(well, s.what(q.DeviceID))
-		}
-	}
-	d := move(s.phase(), ReasonFaultLeft, fmt.Sprintf("%s well again; %s bad still", strings.Join(well, ", "), count(len(s.badDevices()), "device")))
-	d.Do, d.Drop = Amend, drop
-	if intents, ok := s.narrower(); ok {
-		d.Drop, d.Intents = append(d.Drop, v1alpha1.TaintQuarantined), intents
-		d.Message = fmt.Sprintf("%s bad still; the rest of the node is kept out no more", count(len(s.badDevices()), "device"))
-	}
-	if len(d.Drop) == 0 {
+// widerThanNeeded gives back the rest of a node that was kept out for more bad devices than there are now.
+func widerThanNeeded(s *Snapshot) *Decision {
+	intents, ok := s.narrower()
+	if !ok {
 		return nil
 	}
+	d := move(s.phase(), ReasonFaultLeft, fmt.Sprintf("%s bad still; the rest of the node is kept out no more", count(len(s.stillBad()), "device")))
+	d.Do, d.Drop, d.Intents = Amend, []string{v1alpha1.TaintQuarantined}, intents
 	return d
 }
 
 // narrows says whether the whole node is kept out for more bad devices than there are now.
 func (s *Snapshot) narrows() bool {
-	bad := s.badDevices()
-	return s.nodeIntended() && len(bad) > 0 && len(bad) < len(s.Remediation.Spec.Devices) && !s.nodeIsBad(bad)
+	bad := s.stillBad()
+	return s.nodeIntended() && len(bad) > 0 && len(bad) < len(s.badDevices()) && !s.nodeIsBad(bad)
 }
 
 // narrower are the intents that keep out the devices that are still bad in place of their node.
@@ -70,17 +56,52 @@ func (s *Snapshot) narrower() ([]v1alpha1.QuarantineIntent, bool) {
 	narrow.Remediation = s.Remediation.DeepCopy()
 	narrow.Remediation.Spec.Quarantine = slices.DeleteFunc(narrow.Remediation.Spec.Quarantine,
 		func(q v1alpha1.QuarantineIntent) bool { return q.Kind == v1alpha1.QuarantineNodeTaint })
-	intents := narrow.lackingIntents(s.badDevices())
+	intents := narrow.lackingIntents(s.stillBad())
 	return intents, !slices.ContainsFunc(intents, func(q v1alpha1.QuarantineIntent) bool { return q.Kind == v1alpha1.QuarantineNodeTaint })
 }
 
-// unintended names the rules that are on and not intended any more.
-func (s *Snapshot) unintended() []string {
+// over says whether the incident has nothing to do with one of its devices any more: its fault has ended though another
+// stays, and its rule is off or may come off. What an attempt has left behind unproved stays where it is.
+func (s *Snapshot) over(id string) bool {
+	if s.Health == nil || slices.Contains(faultyDevices(s.ours()), id) {
+		return false
+	}
+	healthy := slices.ContainsFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool {
+		return d.ID == id && d.Health == v1alpha1.DeviceHealthy
+	})
+	on := slices.ContainsFunc(s.status().Quarantined, func(q v1alpha1.Quarantined) bool { return q.DeviceID == id })
+	switch {
+	case !healthy:
+		return false
+	case !s.unproved():
+		return !on || s.canSeeClear()
+	default:
+		// A relapse of another device is no word against one that was proved and given back.
+		return !on && s.relapsedLast()
+	}
+}
+
+// relapsedLast says whether the last attempt that did something was proved, and did not last.
+func (s *Snapshot) relapsedLast() bool {
+	for _, a := range slices.Backward(s.status().Attempts) {
+		if a.Result.Done() {
+			return a.Result == v1alpha1.AttemptRelapsed
+		}
+	}
+	return false
+}
+
+// stillBad are the devices of the incident that it is not over for.
+func (s *Snapshot) stillBad() []string {
+	return slices.DeleteFunc(slices.Clone(s.badDevices()), s.over)
+}
+
+// ended names the rules that are on a device that the incident is over for.
+func (s *Snapshot) ended() []string {
 	var names []string
-	for _, on := range s.status().Quarantined {
-		intended := slices.ContainsFunc(s.Remediation.Spec.Quarantine, func(q v1alpha1.QuarantineIntent) bool { return q.Name == on.Name })
-		if on.Kind == v1alpha1.QuarantineDeviceTaintRule && !intended {
-			names = append(names, on.Name)
+	for _, q := range s.status().Quarantined {
+		if q.Kind == v1alpha1.QuarantineDeviceTaintRule && s.over(q.DeviceID) {
+			names = append(names, q.Name)
 		}
 	}
 	return names
@@ -179,7 +200,8 @@ func (s *Snapshot) freeRule(also []v1alpha1.QuarantineIntent) string {
 // maxIntents is the bound of spec.quarantine.
 const maxIntents = 64
 
-// needed are the intents that matter: what keeps out the whole node keeps out its devices.
+// needed are the intents that matter: what keeps out the whole node keeps out its devices, and a device whose fault has
+// ended needs none.
 func (s *Snapshot) needed() []v1alpha1.QuarantineIntent {
 	all := s.Remediation.Spec.Quarantine
 	for _, q := range all {
@@ -187,7 +209,7 @@ func (s *Snapshot) needed() []v1alpha1.QuarantineIntent {
 			return []v1alpha1.QuarantineIntent{q}
 		}
 	}
-	return all
+	return slices.DeleteFunc(slices.Clone(all), func(q v1alpha1.QuarantineIntent) bool { return s.over(q.DeviceID) })
 }
 
 func (s *Snapshot) nodeIntent(have []v1alpha1.QuarantineIntent) []v1alpha1.QuarantineIntent {
@@ -213,29 +235,47 @@ func (s *Snapshot) nodeIsBad(devices []string) bool {
 		return false
 	}
 	ratio := p.Spec.Devices
-	if ratio.SmallestUsefulRequest != nil && s.deviceCount()-len(devices) < int(*ratio.SmallestUsefulRequest) {
+	if s.useless(len(devices)) {
 		return true
 	}
-	return ratio.KeepServing != nil && len(devices) > share(ratio.KeepServing.UpTo, s.deviceCount())
+	return ratio.KeepServing != nil && len(devices) > upTo(ratio.KeepServing.UpTo, s.deviceCount())
 }
 
-// repairNow says whether so many devices are bad that the rest is worth less than the repair.
+// useless says whether no job that is worth running fits on what is left when so many devices are bad.
+func (s *Snapshot) useless(bad int) bool {
+	smallest := s.Policy.Policy.Spec.Devices.SmallestUsefulRequest
+	return smallest != nil && s.deviceCount()-bad < int(*smallest)
+}
+
+// repairNow says whether so many devices are bad that the rest is worth less than the repair: from the policy's ratio on,
+// and where nothing useful could run on it.
 func (s *Snapshot) repairNow() bool {
-	p := s.Policy.Policy
-	if p == nil || p.Spec.Devices == nil || p.Spec.Devices.RepairNow == nil || s.deviceCount() == 0 {
+	p, bad := s.Policy.Policy, len(s.stillBad())
+	if p == nil || p.Spec.Devices == nil || s.deviceCount() == 0 || bad == 0 {
 		return false
 	}
-	return len(s.badDevices()) >= max(1, share(p.Spec.Devices.RepairNow.From, s.deviceCount()))
+	now := p.Spec.Devices.RepairNow
+	return s.useless(bad) || (now != nil && bad >= from(now.From, s.deviceCount()))
 }
 
-// share is a number, or a percentage of total rounded down. What cannot be read counts as nothing: the schema has
-// refused it before.
-func share(v intstr.IntOrString, total int) int {
+// upTo is a number, or the most that is no more than a percentage of total. What cannot be read counts as nothing: the
+// schema has refused it before.
+func upTo(v intstr.IntOrString, total int) int {
 	n, err := intstr.GetScaledValueFromIntOrPercent(&v, total, false)
 	if err != nil {
 		return 0
 	}
 	return n
+}
+
+// from is a number, or the least that is no less than a percentage of total: 37% of eight is three, since two are only a
+// quarter. What cannot be read is never reached.
+func from(v intstr.IntOrString, total int) int {
+	n, err := intstr.GetScaledValueFromIntOrPercent(&v, total, true)
+	if err != nil {
+		return total + 1
+	}
+	return max(1, n)
 }
 
 // missingQuarantine is what is intended and not on.

@@ -273,7 +273,7 @@ func TestADeviceThatIsWellAgainIsLetGoOf(t *testing.T) {
 	}
 	w.heal(bad)
 	w.run()
-	if len(w.rules) != 1 || !slices.Contains([]string{w.rules[w.rem.Name+"-1"]}, "gpu-5") || len(w.rem.Spec.Quarantine) != 1 {
+	if len(w.rules) != 1 || !slices.Contains([]string{w.rules[w.rem.Name+"-1"]}, "gpu-5") || len(w.rem.Spec.Quarantine) != 2 {
 		t.Errorf("on %v, intended %v", w.rules, w.rem.Spec.Quarantine)
 	}
 	w.fault("Xid79", bad)
@@ -327,5 +327,27 @@ func TestADeviceThatFailsInAnothersProbationBeginsTheLadder(t *testing.T) {
 	}
 	if a := w.rem.Status.Attempts; len(a) != 1 || a[0].Result != v1alpha1.AttemptRepaired {
 		t.Errorf("the first device's repair stands: %+v", a)
+	}
+}
+
+// A reset stops a job that works on good devices beside the bad one; that waits for its moment, and nothing else is moved
+// then either.
+func TestAResetWaitsForAJobThatWorksOnGoodDevicesToo(t *testing.T) {
+	w := newWorld(t)
+	w.ladderOf("reset-device", "reboot", "send-back")
+	w.job("pair", "GPU-2", bad)
+	w.job("train-0", "GPU-0")
+	w.fault("Xid48", bad)
+	w.recommend(v1alpha1.RecommendResetDevice)
+	w.run()
+	w.run()
+	if diff := cmp.Diff(rest{v1alpha1.PhasePending, ReasonWaitingForIdle}, rest{w.rem.Status.Phase, w.rem.Status.Reason}); diff != "" || len(w.evicted) > 0 {
+		t.Fatalf("%s: %s; moved %v", diff, w.rem.Status.Message, w.evicted)
+	}
+	w.rem.Spec.Approvals = []v1alpha1.Approval{{What: v1alpha1.ApproveSkipIdle, By: "y.sato", Until: metav1.NewTime(w.now.Add(time.Hour))}}
+	w.run()
+	w.run()
+	if diff := cmp.Diff([]string{"pair"}, w.evicted); diff != "" || w.health.Spec.Action == nil || w.health.Spec.Action.Type != v1alpha1.ActionResetDevice {
+		t.Errorf("moved %s; asked %v; %v", diff, w.health.Spec.Action, w.reasons)
 	}
 }

@@ -106,8 +106,9 @@ type Snapshot struct {
 	Unsure bool
 	// Refused is set where a budget was asked and gave no slot.
 	Refused *Refusal
-	// DevicePlan and NodePlan are what a drain would do; nil where pods were not looked at.
-	DevicePlan, NodePlan *drain.Plan
+	// DevicePlan and NodePlan are what a drain would do, RepairPlan what one for a repair of only the bad devices would: it
+	// takes the pods too that work on good devices beside a bad one. They are nil where pods were not looked at.
+	DevicePlan, RepairPlan, NodePlan *drain.Plan
 	// PastRepairs counts the repairs of this hardware by other incidents within the policy's loop window.
 	PastRepairs int
 }
@@ -169,29 +170,15 @@ func (s *Snapshot) handle(id string) Handle {
 	return Handle{Offer: s.Otherwise}
 }
 
-// badDevices are the devices that the incident keeps out: those of its spec, less those that are well again while others
-// are not.
-func (s *Snapshot) badDevices() []string {
-	return slices.DeleteFunc(slices.Clone(s.Remediation.Spec.Devices), s.recovered)
-}
+// badDevices are the devices the incident is about: those of its spec.
+func (s *Snapshot) badDevices() []string { return s.Remediation.Spec.Devices }
 
-// recovered says whether a device of the incident is seen to be well while another fault keeps the incident open. During a
-// repair that is nobody's to say before the proof.
-func (s *Snapshot) recovered(id string) bool {
-	ours := s.ours()
-	about := func(m Matched) bool { return m.Fault.Device == id }
-	switch s.phase() {
-	case v1alpha1.PhaseRepairing, v1alpha1.PhaseVerifying, v1alpha1.PhaseProbation:
-		return false
-	default:
-		return len(ours) > 0 && !slices.ContainsFunc(ours, about) && s.canSeeClear() &&
-			slices.ContainsFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool { return d.ID == id && d.Health == v1alpha1.DeviceHealthy })
-	}
-}
-
-// RepairDevices are the devices that a repair of the bad ones touches: those that can only be reset together with one.
+// RepairDevices are the devices that a repair of the bad ones touches: also those that can only be reset together with one.
 func (s *Snapshot) RepairDevices() []string {
-	bad := s.badDevices()
+	bad := s.stillBad()
+	if st := s.status().Step; st != nil && s.phase() == v1alpha1.PhaseRepairing {
+		bad = slices.Clone(st.Devices)
+	}
 	if s.Health == nil {
 		return bad
 	}

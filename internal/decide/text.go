@@ -59,7 +59,7 @@ func (s *Snapshot) quarantineText() string {
 	case !s.deviceScoped():
 		return "new work is kept off the node; what runs goes on"
 	}
-	bad, all := len(s.badDevices()), s.deviceCount()
+	bad, all := len(s.stillBad()), s.deviceCount()
 	return fmt.Sprintf("%d of %d devices kept from new work; %d keep serving", bad, all, max(0, all-bad))
 }
 
@@ -71,7 +71,7 @@ func (s *Snapshot) wouldDo() string {
 	}
 	parts := []string{"would keep new work off the node"}
 	if s.deviceScoped() {
-		parts = []string{"would quarantine " + count(len(s.badDevices()), "device")}
+		parts = []string{"would quarantine " + count(len(s.stillBad()), "device")}
 	}
 	if r.Response == v1alpha1.ResponseRepair {
 		parts = append(parts, s.wouldMove()...)
@@ -118,7 +118,7 @@ func (s *Snapshot) idleText(p drain.Plan) string {
 func (s *Snapshot) drainText(scope drain.Scope, p drain.Plan) string {
 	from := "the node"
 	if scope == drain.ScopeDevice {
-		from = count(len(s.badDevices()), "bad device")
+		from = count(len(s.stillBad()), "bad device")
 	}
 	return fmt.Sprintf("moving %s off %s; %d stay", count(p.PodsLeft(), "pod"), from, len(p.Left))
 }

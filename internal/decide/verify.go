@@ -162,6 +162,19 @@ func relapsed(s *Snapshot) *Decision {
 	return d
 }
 
+// relapsedWaiting notes that what was repaired last has failed again while another fault is waited with.
+func relapsedWaiting(s *Snapshot) *Decision {
+	last := s.lastAttempt()
+	if last == nil || last.Result != v1alpha1.AttemptRepaired || len(s.ours()) == 0 || !s.concerns(*last) {
+		return nil
+	}
+	again := *last
+	again.Result, again.Message = v1alpha1.AttemptRelapsed, "failed again before its probation was over"
+	d := move(s.phase(), ReasonRelapsed, again.Message)
+	d.Attempt = &again
+	return d
+}
+
 func (s *Snapshot) lastAttempt() *v1alpha1.Attempt {
 	a := s.status().Attempts
 	if len(a) == 0 {

@@ -3,6 +3,7 @@ package decide
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -237,17 +238,17 @@ func (w *world) takeOff(rules []string) {
 func (w *world) plan(s *Snapshot) {
 	holding := map[types.UID][]string{}
 	for _, p := range w.pods {
-		for _, d := range w.health.Status.Devices {
-			if p.Annotations["devices"] == fmt.Sprint([]string{d.ID}) {
-				holding[p.UID] = []string{d.ID}
-			}
+		if held := strings.Fields(strings.Trim(p.Annotations["devices"], "[]")); len(held) > 0 {
+			holding[p.UID] = held
 		}
 	}
 	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: s.RepairDevices()}
 	node := drain.Make(in)
 	in.Scope = drain.ScopeDevice
 	device := drain.Make(in)
-	s.NodePlan, s.DevicePlan = &node, &device
+	in.Whole = true
+	repair := drain.Make(in)
+	s.NodePlan, s.DevicePlan, s.RepairPlan = &node, &device, &repair
 }
 
 // run steps until a decision waits, and gives it.
@@ -294,7 +295,7 @@ func (w *world) apply(d Decision) Decision {
 			w.tried = true
 			return d
 		}
-		w.takeOff(d.TakeOff)
+		w.takeOff(slices.Concat(d.TakeOff, d.Release))
 		for _, q := range d.Intents {
 			switch {
 			case q.Kind == v1alpha1.QuarantineNodeTaint:

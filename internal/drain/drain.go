@@ -18,7 +18,8 @@ import (
 // Scope is how much of a node a drain empties.
 type Scope string
 
-// The scopes: no pod, the pods that hold a bad device, or every pod of the node.
+// The scopes: no pod; the pods that hold a bad device, except those that would lose work on good devices too; or every pod
+// of the node.
 const (
 	ScopeNothing Scope = "Nothing"
 	ScopeDevice  Scope = "Device"
@@ -41,6 +42,8 @@ const (
 	ReasonFinished = "Finished"
 	// ReasonOtherDevice is given, in a device drain, for pods that hold no bad device.
 	ReasonOtherDevice = "OtherDevice"
+	// ReasonGoodDevices is given, in a device drain, for pods that hold a bad device and would lose their work on good ones.
+	ReasonGoodDevices = "GoodDevices"
 	// ReasonUnreplicated is given for pods that nothing would create again.
 	ReasonUnreplicated = "Unreplicated"
 	// ReasonNever is given for pods whose class says that only a human stops them.
@@ -60,6 +63,8 @@ type Input struct {
 	Holding map[types.UID][]string
 	// Scope is how much is emptied.
 	Scope Scope
+	// Whole, with ScopeDevice, takes the pods too that would lose work on good devices.
+	Whole bool
 	// BadDevices are the devices whose pods must go, with ScopeDevice.
 	BadDevices []string
 	// Classes say what stopping a pod costs; the first that matches counts.
@@ -134,6 +139,10 @@ func (p *Plan) place(in Input, pod corev1.Pod) {
 		return
 	}
 	cost, class := Cost(pod, in.Classes)
+	if in.Scope == ScopeDevice && !in.Whole && cost == v1alpha1.CostDear && holdsOther(in.Holding[pod.UID], in.BadDevices) {
+		p.Left = append(p.Left, Left{Pod: pod, Reason: ReasonGoodDevices})
+		return
+	}
 	risk := atRisk(in, pod, cost)
 	p.AtRisk += risk
 	if cost == v1alpha1.CostNever {
@@ -174,6 +183,22 @@ func leave(in Input, pod corev1.Pod) string {
 
 func holdsAny(held, bad []string) bool {
 	return slices.ContainsFunc(held, func(id string) bool { return slices.Contains(bad, id) })
+}
+
+// holdsOther says whether a pod holds a good device too.
+func holdsOther(held, bad []string) bool {
+	return slices.ContainsFunc(held, func(id string) bool { return !slices.Contains(bad, id) })
+}
+
+// LeftFor counts the pods that stay for a reason.
+func (p Plan) LeftFor(reason string) int {
+	n := 0
+	for i := range p.Left {
+		if p.Left[i].Reason == reason {
+			n++
+		}
+	}
+	return n
 }
 
 // atRisk is what a pod would lose: its devices times the time since its last checkpoint, else since its start. A

@@ -85,13 +85,40 @@ func TestWhatStays(t *testing.T) {
 
 func TestADeviceDrainTouchesOnlyTheDevicesPods(t *testing.T) {
 	p := Make(Input{Now: now, Scope: ScopeDevice, BadDevices: []string{"GPU-3"},
-		Holding: map[types.UID][]string{"hit": {"GPU-3"}, "two": {"GPU-2", "GPU-3"}, "spared": {"GPU-4"}},
-		Pods:    []corev1.Pod{pod("hit", "Job"), pod("two", "Job"), pod("spared", "Job"), pod("none", "ReplicaSet")}})
-	if diff := cmp.Diff([]string{"hit", "two"}, names(p.Move)); diff != "" {
+		Holding: map[types.UID][]string{"hit": {"GPU-3"}, "both": {"GPU-3", "GPU-3"}, "spared": {"GPU-4"}},
+		Pods:    []corev1.Pod{pod("hit", "Job"), pod("both", "Job"), pod("spared", "Job"), pod("none", "ReplicaSet")}})
+	if diff := cmp.Diff([]string{"hit", "both"}, names(p.Move)); diff != "" {
 		t.Error(diff)
 	}
 	if p.Move[1].AtRisk != 4 {
 		t.Errorf("two devices for two hours: %v", p.Move[1].AtRisk)
+	}
+}
+
+func TestWorkOnGoodDevicesWaitsForTheMoment(t *testing.T) {
+	in := Input{Now: now, BadDevices: []string{"GPU-2", "GPU-3"},
+		Holding: map[types.UID][]string{"whole": {"GPU-1", "GPU-3"}, "bad": {"GPU-2", "GPU-3"}, "web": {"GPU-1", "GPU-3"}},
+		Pods:    []corev1.Pod{pod("whole", "Job"), pod("bad", "Job"), pod("web", "ReplicaSet")}}
+	for name, tc := range map[string]struct {
+		scope   Scope
+		classes []v1alpha1.WorkloadClass
+		want    []string
+		left    int
+	}{
+		"what would be lost on a good device is not":      {ScopeDevice, nil, []string{"web", "bad"}, 1},
+		"a class may say that it loses nothing":           {ScopeDevice, []v1alpha1.WorkloadClass{{Name: "checkpointed", Cost: v1alpha1.CostCheap}}, []string{"bad", "web", "whole"}, 0},
+		"at the moment of the repair nothing of it stays": {ScopeNode, nil, []string{"web", "bad", "whole"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in.Scope, in.Classes = tc.scope, tc.classes
+			p := Make(in)
+			if diff := cmp.Diff(tc.want, names(p.Move)); diff != "" {
+				t.Error(diff)
+			}
+			if n := p.LeftFor(ReasonGoodDevices); n != tc.left {
+				t.Errorf("%d left, want %d", n, tc.left)
+			}
+		})
 	}
 }
 

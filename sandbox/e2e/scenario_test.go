@@ -18,8 +18,8 @@ import (
 	"github.com/roundhouse-dev/roundhouse/sandbox/stage"
 )
 
-// TestScenarios plays every scenario that ships, one after the other on one small fleet, as
-// `roundhouse-sandbox run nothing-wrong one-of-eight stop never-repaired --once` does.
+// TestScenarios plays every scenario that ships, one after the other on one small fleet, as `roundhouse-sandbox run` with
+// all their names and --once does.
 func TestScenarios(t *testing.T) {
 	// kubectl-roundhouse runs in this process; what its client logs is no part of the test.
 	ctrllog.SetLogger(logr.Discard())
@@ -47,7 +47,7 @@ func TestScenarios(t *testing.T) {
 	})
 	starting, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the sandbox was not ready after 5m"))
 	defer cancel()
-	s, err := stage.Start(starting, sandbox.Options{Fleet: fleet.Options{Nodes: 10}})
+	s, err := stage.Start(starting, sandbox.Options{Fleet: fleet.Options{Nodes: 10, DevicePlugin: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}

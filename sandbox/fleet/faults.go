@@ -73,6 +73,7 @@ type FaultKind struct {
 func Faults() []FaultKind {
 	return []FaultKind{
 		{"xid79", "the GPU falls off the bus: kernel line Xid 79, and its configuration space reads all ones", true, (*Fleet).offTheBus},
+		{"device-dead", "the GPU's configuration space reads all ones, and no driver says a word", true, (*Fleet).silent},
 		{"device-missing", "the GPU is no longer on the bus, and leaves the ResourceSlice", true, (*Fleet).missing},
 		{"link-narrow", "the GPU's PCIe link trains to four of its sixteen lanes", true, (*Fleet).narrow},
 		{"xid13", "a storm of Xid 13 lines of an application", true, storm(13, "Graphics SM Warp Exception on (GPC 3, TPC 1, SM 0): Out Of Range Address")},
@@ -84,6 +85,7 @@ func Faults() []FaultKind {
 		{"crash", "the node restarts by itself", false, (*Fleet).crash},
 		{"foreign-cordon", "somebody else cordons the node", false, (*Fleet).cordon},
 		{"foreign-taint", "somebody else taints the node for maintenance", false, (*Fleet).taint},
+		{"heal-device", "the GPU works again; what only a reboot clears stands until one", true, (*Fleet).healDevice},
 		{"heal", "all of the above is undone; what only a reboot clears stands until one", false, (*Fleet).heal},
 	}
 }
@@ -172,6 +174,12 @@ func (f *Fleet) offTheBus(_ context.Context, n *node, in Injection) error {
 		"NVRM: Xid (PCI:"+busID(address)+"): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
 		"NVRM: GPU "+address+": GPU has fallen off the bus.",
 	)
+	n.wake(f)
+	return nil
+}
+
+func (f *Fleet) silent(_ context.Context, n *node, in Injection) error {
+	f.breakDevice(n, in, fake.Break{Kind: fake.Dead})
 	n.wake(f)
 	return nil
 }
@@ -303,6 +311,13 @@ func (f *Fleet) setTaint(ctx context.Context, n *node, key, value string, effect
 	if err != nil {
 		return fmt.Errorf("tainting: %w", err)
 	}
+	return nil
+}
+
+// healDevice undoes what was done to one device, as one that recovers by itself.
+func (f *Fleet) healDevice(_ context.Context, n *node, in Injection) error {
+	n.machine.Break(n.devices[in.Device].Address, fake.Break{})
+	n.wake(f)
 	return nil
 }
 

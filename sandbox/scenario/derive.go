@@ -39,7 +39,22 @@ func (w *World) node(before, after *corev1.Node, gone bool) []Fact {
 			facts = append(facts, fact(KindCondition, "node", after.Name, "type", string(c.Type), "status", string(c.Status), "reason", c.Reason))
 		}
 	}
+	facts = append(facts, offeredFacts(before, after)...)
 	return append(facts, w.touch("node/"+after.Name, after.Name, after.ManagedFields)...)
+}
+
+// offeredFacts say of which extended resources a Node offers more or fewer than it did.
+func offeredFacts(before, after *corev1.Node) []Fact {
+	var facts []Fact
+	for _, name := range slices.Sorted(maps.Keys(after.Status.Allocatable)) {
+		is := after.Status.Allocatable[name]
+		if was, known := before.Status.Allocatable[name]; !known || was.Equal(is) || !strings.Contains(string(name), "/") {
+			continue
+		}
+		of := after.Status.Capacity[name]
+		facts = append(facts, fact(KindOffered, "node", after.Name, "resource", string(name), "count", is.String(), "of", of.String()))
+	}
+	return facts
 }
 
 func conditionOf(n *corev1.Node, t corev1.NodeConditionType) *corev1.NodeCondition {
@@ -147,7 +162,8 @@ func (w *World) remediation(before, after *v1alpha1.Remediation, gone bool) []Fa
 		return nil
 	}
 	st := after.Status
-	if before != nil && before.Status.Phase == st.Phase && before.Status.Reason == st.Reason && before.Status.Message == st.Message {
+	if before != nil && before.Status.Phase == st.Phase && before.Status.Reason == st.Reason && before.Status.Message == st.Message &&
+		len(before.Spec.Devices) == len(after.Spec.Devices) {
 		return nil
 	}
 	rung, saved := "", ""
@@ -159,7 +175,7 @@ func (w *World) remediation(before, after *v1alpha1.Remediation, gone bool) []Fa
 	}
 	return []Fact{fact(KindRemediation, "name", after.Name, "node", after.Spec.Node, "phase", string(st.Phase), "reason", st.Reason,
 		"message", st.Message, "code", after.Spec.Root.Code, "rung", rung, "attempts", strconv.Itoa(len(st.Attempts)), "rule", st.Rule,
-		"evidence", saved)}
+		"evidence", saved, "devices", strconv.Itoa(len(after.Spec.Devices)))}
 }
 
 func isOurs(r *resourcev1.DeviceTaintRule) bool {

@@ -13,7 +13,7 @@ type Kind string
 
 // The kinds of fact; kinds lists the fields of each.
 const (
-	// KindRemediation is an incident that began, or whose phase, reason or message changed.
+	// KindRemediation is an incident that began, or whose phase, reason, message or number of devices changed.
 	KindRemediation Kind = "remediation"
 	// KindQuarantine is a DeviceTaintRule or a node taint of Roundhouse's that was put on or taken off.
 	KindQuarantine Kind = "quarantine"
@@ -39,6 +39,8 @@ const (
 	KindReboot Kind = "reboot"
 	// KindCondition is a change of a Node condition's status.
 	KindCondition Kind = "condition"
+	// KindOffered is a device plugin's resource on a Node, of which the kubelet offers more or fewer than before.
+	KindOffered Kind = "offered"
 	// KindTouched is a field outside Roundhouse's own objects that came to be owned by one of its writers.
 	KindTouched Kind = "touched"
 	// KindBudget is a slot of a NodeDisruptionBudget that was taken for a node, or given back.
@@ -57,7 +59,7 @@ const (
 
 // kinds are the fields that facts of each kind have.
 var kinds = map[Kind][]string{
-	KindRemediation: {"name", "node", "phase", "reason", "message", "code", "rung", "attempts", "rule", "evidence"},
+	KindRemediation: {"name", "node", "phase", "reason", "message", "code", "rung", "attempts", "rule", "evidence", "devices"},
 	KindQuarantine:  {"name", "node", "how", "device", "state"},
 	KindClaim:       {"node", "state", "by"},
 	KindEviction:    {"node", "pod", "uid", "app", "namespace", "owner", "by", "left"},
@@ -70,6 +72,7 @@ var kinds = map[Kind][]string{
 	KindAction:      {"node", "type", "id", "state", "result", "reason", "message"},
 	KindReboot:      {"node", "boot", "cause"},
 	KindCondition:   {"node", "type", "status", "reason"},
+	KindOffered:     {"node", "resource", "count", "of"},
 	KindTouched:     {"node", "object", "by", "field"},
 	KindBudget:      {"name", "node", "state", "held", "of", "domain"},
 	KindPolicy:      {"name", "mode", "accepted", "message"},

@@ -68,7 +68,7 @@ func fieldsOf(typeName string) []string {
 	case "Scenario":
 		return []string{"name", "title", "about", "fleet", "roles", "timeout", "compressed", "steps", "never", "finally", "leave"}
 	case "Fleet":
-		return []string{"nodes", "gpus", "reboot"}
+		return []string{"nodes", "gpus", "devicePlugin", "reboot"}
 	case "Role":
 		return []string{"prefer", "labels", "count"}
 	case "Step":
@@ -76,7 +76,7 @@ func fieldsOf(typeName string) []string {
 	case "Fault":
 		return []string{"kind", "node", "device", "deviceOf", "lines", "healsAfter", "relapses", "relapseAfter"}
 	case "Workload":
-		return []string{"kind", "name", "namespace", "count", "gpus", "runFor", "minAvailable", "node", "nodeSelector", "devicePlugin", "labels", "annotations"}
+		return []string{"kind", "name", "namespace", "count", "gpus", "runFor", "minAvailable", "node", "prefer", "nodeSelector", "devicePlugin", "labels", "annotations"}
 	case "PodRef":
 		return []string{"namespace", "app"}
 	case "Expect":
@@ -112,6 +112,9 @@ func (c *checker) scenario(s *Scenario) {
 	}
 	if s.Fleet.Nodes < 0 || s.Fleet.Nodes > 1000 || s.Fleet.GPUs < 0 || s.Fleet.GPUs > 64 {
 		c.errorf("fleet", "nodes goes from 0 to 1000 and gpus from 0 to 64")
+	}
+	if s.Fleet.DevicePlugin < 0 || s.Fleet.DevicePlugin > s.Fleet.Nodes {
+		c.errorf("fleet.devicePlugin", "%d of %d nodes; write from 0 to as many as there are", s.Fleet.DevicePlugin, s.Fleet.Nodes)
 	}
 	c.roles(s.Roles)
 	if len(s.Steps) == 0 || len(s.Steps) > maxSteps {
@@ -228,6 +231,10 @@ func (c *checker) workload(path string, w *Workload) {
 		c.errorf(path, "count goes from 0 to 10000, gpus from -1 (none) to 64")
 	}
 	c.text(path+".node", w.Node)
+	c.text(path+".prefer", w.Prefer)
+	if w.Node != "" && w.Prefer != "" {
+		c.errorf(path, "node and prefer; give one of them")
+	}
 	for key, v := range w.NodeSelector {
 		c.text(path+".nodeSelector."+key, v)
 	}

@@ -49,6 +49,9 @@ func TestErrorsNameFileFieldAndFix(t *testing.T) {
 		"neither facts nor state":           {", state: {kind: leftovers}", "", "small.yaml: finally[0]: give see (facts) or state (how things are), one of them"},
 		"an unknown state":                  {"kind: leftovers", "kind: rest", `small.yaml: finally[0].state.kind: "rest"; use pods, incidents, leftovers, healthy, policies or occurrences`},
 		"a name that could not be a file's": {"name: small", "name: Small One", `small.yaml: name: "Small One" must be lower case letters`},
+		"more device plugins than nodes":    {"timeout: 1m", "timeout: 1m\nfleet: {nodes: 2, devicePlugin: 3}", "small.yaml: fleet.devicePlugin: 3 of 2 nodes; write from 0 to as many as there are"},
+		"a workload that must and may":      {"- id: break", "- workload: {kind: Jobs, name: a, node: n, prefer: n}\n- id: break", "small.yaml: steps[0].workload: node and prefer; give one of them"},
+		"a preference that is no role":      {"- id: break", "- workload: {kind: Jobs, name: a, prefer: \"${borken}\"}\n- id: break", "small.yaml: steps[0].workload.prefer: ${borken} is no role of this scenario"},
 		"nothing":                           {valid, "", "small.yaml: empty; a scenario needs name, title, timeout and steps"},
 		"two documents":                     {"name: small", "a: b\n---\nname: small", "small.yaml: "},
 	} {

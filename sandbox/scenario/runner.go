@@ -328,7 +328,7 @@ func (r *Runner) apply(ctx context.Context, list []Object) error {
 }
 
 func (r *Runner) workload(ctx context.Context, w Workload) error {
-	w.Node, w.NodeSelector = r.words.text(w.Node), r.words.where(w.NodeSelector)
+	w.Node, w.Prefer, w.NodeSelector = r.words.text(w.Node), r.words.text(w.Prefer), r.words.where(w.NodeSelector)
 	r.cleanup = append(r.cleanup, func(ctx context.Context) error { return r.cluster.EndWorkload(ctx, w) })
 	return r.cluster.StartWorkload(ctx, w)
 }

@@ -39,6 +39,8 @@ type Fleet struct {
 	Nodes int `yaml:"nodes"`
 	// GPUs is how many devices a node has.
 	GPUs int `yaml:"gpus"`
+	// DevicePlugin is how many of the nodes, the last ones, offer their devices by device plugin and not by DRA.
+	DevicePlugin int `yaml:"devicePlugin"`
 	// Reboot is how long a node is away when it reboots.
 	Reboot Duration `yaml:"reboot"`
 }
@@ -112,6 +114,7 @@ type Workload struct {
 	RunFor       Duration          `yaml:"runFor"`
 	MinAvailable *int              `yaml:"minAvailable"`
 	Node         string            `yaml:"node"`
+	Prefer       string            `yaml:"prefer"`
 	NodeSelector map[string]string `yaml:"nodeSelector"`
 	DevicePlugin bool              `yaml:"devicePlugin"`
 	Labels       map[string]string `yaml:"labels"`

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -297,5 +298,41 @@ func TestLeftoversAreNamed(t *testing.T) {
 				t.Errorf("got %d (%s), want %d", got, text, test.want)
 			}
 		})
+	}
+}
+
+func TestWhatAKubeletOffers(t *testing.T) {
+	node := func(allocatable, capacity string) *corev1.Node {
+		of := func(n string) corev1.ResourceList {
+			return corev1.ResourceList{"nvidia.com/gpu": resource.MustParse(n), corev1.ResourcePods: resource.MustParse(n)}
+		}
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "gpu-17"}, Status: corev1.NodeStatus{Allocatable: of(allocatable), Capacity: of(capacity)}}
+	}
+	for name, test := range map[string]struct {
+		changes []Change
+		want    []string
+	}{
+		"a node that comes is no change": {changes: []Change{added(node("8", "8"))}},
+		"one device fewer, and it comes back": {
+			changes: []Change{initial(node("8", "8")), modified(node("7", "8")), modified(node("7", "8")), modified(node("8", "8"))},
+			want:    []string{"offered node=gpu-17 resource=nvidia.com/gpu count=7 of=8", "offered node=gpu-17 resource=nvidia.com/gpu count=8 of=8"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, play(test.changes...)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestADeviceThatJoinsAnIncidentIsAFact(t *testing.T) {
+	incident := func(devices ...string) *v1alpha1.Remediation {
+		return &v1alpha1.Remediation{ObjectMeta: metav1.ObjectMeta{Name: "r"}, Spec: v1alpha1.RemediationSpec{Node: "gpu-17", Devices: devices}}
+	}
+	got := play(added(incident("a")), modified(incident("a")), modified(incident("a", "b")))
+	want := []string{"remediation name=r node=gpu-17 attempts=0 devices=1", "remediation name=r node=gpu-17 attempts=0 devices=2"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }

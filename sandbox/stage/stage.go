@@ -158,8 +158,8 @@ func (s *Stage) EndWorkload(ctx context.Context, w scenario.Workload) error {
 func workloadOf(w scenario.Workload) workload.Workload {
 	return workload.Workload{
 		Kind: workload.Kind(w.Kind), Name: w.Name, Namespace: w.Namespace, Count: w.Count, GPUs: w.GPUs, RunFor: w.RunFor.Of(),
-		MinAvailable: w.MinAvailable, Node: w.Node, NodeSelector: w.NodeSelector, DevicePlugin: w.DevicePlugin, Labels: w.Labels,
-		Annotations: w.Annotations,
+		MinAvailable: w.MinAvailable, Node: w.Node, Prefer: w.Prefer, NodeSelector: w.NodeSelector, DevicePlugin: w.DevicePlugin,
+		Labels: w.Labels, Annotations: w.Annotations,
 	}
 }
 

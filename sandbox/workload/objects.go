@@ -137,8 +137,21 @@ func template(w Workload) corev1.PodTemplateSpec {
 		NodeSelector: selector, TerminationGracePeriodSeconds: ptr.To(int64(grace)),
 		Containers: []corev1.Container{{Name: "main", Image: "example.test/" + w.Name}},
 	}
+	if w.Prefer != "" {
+		pod.Affinity = prefer(w.Prefer)
+	}
 	hold(&pod, w)
 	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: annotations}, Spec: pod}
+}
+
+// prefer has the scheduler choose a node before all others that have room.
+func prefer(node string) *corev1.Affinity {
+	on := corev1.NodeSelectorRequirement{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}
+	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		PreferredDuringSchedulingIgnoredDuringExecution: []corev1.PreferredSchedulingTerm{{
+			Weight: 100, Preference: corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{on}},
+		}},
+	}}
 }
 
 // hold gives a pod its devices.

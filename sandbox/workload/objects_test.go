@@ -64,6 +64,18 @@ func TestWhatAWorkloadIsMadeOf(t *testing.T) {
 	}
 }
 
+func TestAWorkloadPrefersANodeAndIsNotBoundToIt(t *testing.T) {
+	w := Workload{Kind: Jobs, Name: "one", Prefer: "gpu-17"}.withDefaults()
+	pod := template(w).Spec
+	if len(pod.NodeSelector) > 0 || pod.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		t.Errorf("it could not go elsewhere: %+v", pod)
+	}
+	term := pod.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution[0]
+	if on := term.Preference.MatchExpressions[0]; on.Key != corev1.LabelHostname || on.Values[0] != "gpu-17" || term.Weight != 100 {
+		t.Errorf("prefers %+v", term)
+	}
+}
+
 func TestAGangHoldsWholeNodesAndIsKnownAsOne(t *testing.T) {
 	w := Workload{Kind: Gang, Name: "train", RunFor: time.Minute}.withDefaults()
 	first, rest := objects(w)

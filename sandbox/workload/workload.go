@@ -58,9 +58,10 @@ type Workload struct {
 	RunFor time.Duration `json:"runFor,omitempty"`
 	// MinAvailable is the PodDisruptionBudget's.
 	MinAvailable *int `json:"minAvailable,omitempty"`
-	// NodeSelector and Node say where it may run; anywhere by default.
+	// NodeSelector and Node say where it may run; anywhere by default. Prefer is where it runs if there is room.
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 	Node         string            `json:"node,omitempty"`
+	Prefer       string            `json:"prefer,omitempty"`
 	// DevicePlugin asks for devices of a device plugin, and not by DRA.
 	DevicePlugin bool `json:"devicePlugin,omitempty"`
 	// Labels and Annotations are put on the pods, beside what the kind needs.

@@ -57,7 +57,9 @@ func (r *Reconciler) plan(w *work, s *decide.Snapshot) {
 	node := drain.Make(in)
 	in.Scope = drain.ScopeDevice
 	device := drain.Make(in)
-	s.NodePlan, s.DevicePlan = &node, &device
+	in.Whole = true
+	repair := drain.Make(in)
+	s.NodePlan, s.DevicePlan, s.RepairPlan = &node, &device, &repair
 }
 
 // occupy lists what runs on the node, and joins pods to devices through their claims' allocations (KEP-4381).
@@ -127,9 +129,13 @@ func holding(claims map[types.UID][]resourcev1.DeviceRequestAllocationResult, s 
 	for id, h := range s.Handles {
 		ids[deviceKey(h.Driver, h.Pool, h.Device)] = id
 	}
+	drivers := driversOf(s)
 	held := map[types.UID][]string{}
 	for pod, results := range claims {
 		for i := range results {
+			if len(drivers) > 0 && !drivers[results[i].Driver] {
+				continue // what another driver gives is no accelerator: a network card that comes with it.
+			}
 			key := deviceKey(results[i].Driver, results[i].Pool, results[i].Device)
 			if id, ok := ids[key]; ok {
 				key = id
@@ -138,6 +144,22 @@ func holding(claims map[types.UID][]resourcev1.DeviceRequestAllocationResult, s 
 		}
 	}
 	return held
+}
+
+// driversOf are the DRA drivers that offer the node's accelerators, as far as that is known.
+func driversOf(s *decide.Snapshot) map[string]bool {
+	drivers := map[string]bool{}
+	for _, q := range s.Remediation.Status.Quarantined {
+		if q.Kind == v1alpha1.QuarantineDeviceTaintRule {
+			drivers[q.Driver] = true
+		}
+	}
+	for id, h := range s.Handles {
+		if s.Health != nil && slices.ContainsFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool { return d.ID == id }) {
+			drivers[h.Driver] = true
+		}
+	}
+	return drivers
 }
 
 func deviceKey(driver, pool, device string) string { return driver + "/" + pool + "/" + device }

@@ -50,7 +50,7 @@ func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot
 			return err
 		}
 		on = placed{handles: handles, by: w.offers, generation: w.rem.Generation}
-		if len(d.TakeOff) == 0 && r.queue != nil && r.queue.Len() > 0 {
+		if len(d.TakeOff)+len(d.Release) == 0 && r.queue != nil && r.queue.Len() > 0 {
 			r.placed.Store(w.rem.UID, on)
 			return errLater
 		}
@@ -75,18 +75,27 @@ func (r *Reconciler) quarantine(ctx context.Context, w *work, s *decide.Snapshot
 	return nil
 }
 
-// takeOff takes off the rules that are not where they belong: it may be a good device that they keep from work.
+// takeOff takes off the rules that are not where they belong, or not needed any more: it is a good device, perhaps, that they
+// keep from work.
 func (r *Reconciler) takeOff(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision, st *v1alpha1.RemediationStatus) error {
-	for _, name := range d.TakeOff {
-		if err := r.deleteRule(ctx, w.rem, name); err != nil {
-			return err
+	for _, off := range []struct {
+		names        []string
+		reason, text string
+	}{
+		{d.TakeOff, decide.ReasonQuarantineMoved, "not on their devices any more, and taken off: "},
+		{d.Release, decide.ReasonReleased, "their devices' faults have ended, and they are taken off: "},
+	} {
+		for _, name := range off.names {
+			if err := r.deleteRule(ctx, w.rem, name); err != nil {
+				return err
+			}
+			st.Quarantined = slices.DeleteFunc(st.Quarantined, func(q v1alpha1.Quarantined) bool { return q.Name == name })
 		}
-		st.Quarantined = slices.DeleteFunc(st.Quarantined, func(q v1alpha1.Quarantined) bool { return q.Name == name })
-	}
-	if len(d.TakeOff) > 0 {
-		r.placed.Delete(w.rem.UID)
-		history.Happened(st, v1alpha1.TimelineEntry{At: metav1.NewTime(s.Now), Phase: d.Phase, Reason: decide.ReasonQuarantineMoved,
-			Message: cut("not on their devices any more, and taken off: "+strings.Join(d.TakeOff, ", "), maxEntry)})
+		if len(off.names) > 0 {
+			r.placed.Delete(w.rem.UID)
+			history.Happened(st, v1alpha1.TimelineEntry{At: metav1.NewTime(s.Now), Phase: d.Phase, Reason: off.reason,
+				Message: cut(off.text+strings.Join(off.names, ", "), maxEntry)})
+		}
 	}
 	return nil
 }

@@ -422,3 +422,31 @@ func TestNoPodIsMovedWithoutTheClaim(t *testing.T) {
 		t.Errorf("tried %d times, want once with each claim; %v", tries, c.node().Annotations)
 	}
 }
+
+func TestARuleComesOffWithItsOwnFault(t *testing.T) {
+	c := newCluster(t, faulty(aFault("Xid79", bad), aFault("Xid79", "GPU-1"))...)
+	c.policy(func(p *v1alpha1.RemediationPolicySpec) { p.Mode = v1alpha1.ModeQuarantine })
+	c.turns(2, time.Minute)
+	if on := c.rules(); len(on) != 2 {
+		t.Fatalf("on %v", on)
+	}
+	become := func(health v1alpha1.DeviceHealth, faults ...v1alpha1.Fault) {
+		t.Helper()
+		h := c.health()
+		h.Status.Faults, h.Status.Devices[0].Health = faults, health
+		c.must(c.server.Status().Update(t.Context(), h))
+		c.turns(2, time.Minute)
+	}
+	become(v1alpha1.DeviceHealthy, aFault("Xid79", "GPU-1"))
+	rem := c.incident()
+	if on := c.rules(); !slices.Equal(on, []string{"gpu-1"}) || len(rem.Status.Quarantined) != 1 {
+		t.Errorf("on %v, listed %v", on, rem.Status.Quarantined)
+	}
+	if !slices.ContainsFunc(rem.Status.Timeline, func(e v1alpha1.TimelineEntry) bool { return e.Reason == decide.ReasonReleased }) {
+		t.Errorf("nobody is told: %v", rem.Status.Timeline)
+	}
+	become(v1alpha1.DeviceUnhealthy, aFault("Xid79", bad), aFault("Xid79", "GPU-1"))
+	if on := c.rules(); len(on) != 2 {
+		t.Errorf("it is back, and on are %v", on)
+	}
+}

@@ -146,6 +146,7 @@ func fleetOf(list []*scenario.Scenario, nodes int) fleet.Options {
 	for _, s := range list {
 		o.Nodes = max(o.Nodes, s.Fleet.Nodes)
 		o.GPUs = max(o.GPUs, s.Fleet.GPUs)
+		o.DevicePlugin = max(o.DevicePlugin, s.Fleet.DevicePlugin)
 		o.RebootTakes = max(o.RebootTakes, s.Fleet.Reboot.Of())
 	}
 	if nodes > 0 {
