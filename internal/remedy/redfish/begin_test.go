@@ -69,7 +69,10 @@ func TestBegin(t *testing.T) {
 		}), reset: "PowerCycle", state: "Refused", want: "308"},
 		"the BMC breaks":        {change: code(http.StatusInternalServerError), reset: "PowerCycle", state: "Running", want: "no answer came to the reset PowerCycle (500 Internal Server Error"},
 		"the connection breaks": {change: answering(hangUp), reset: "PowerCycle", state: "Running", want: "no answer came to the reset PowerCycle"},
-		"no answer ever comes":  {change: answering(func(http.ResponseWriter) { time.Sleep(2 * quick.request) }), reset: "PowerCycle", state: "Running", want: "no answer came to the reset PowerCycle (no answer in time)"},
+		"no answer ever comes": {change: func(w *world) {
+			w.timing.request = 3 * time.Second
+			w.bmc.onReset = func(http.ResponseWriter, *system, string) { time.Sleep(4 * time.Second) }
+		}, reset: "PowerCycle", state: "Running", want: "no answer came to the reset PowerCycle (no answer in time)"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -230,7 +233,7 @@ func TestTimelines(t *testing.T) {
 		}},
 		"no answer, and the node does not start anew": {before: lostAnswer, resets: "PowerCycle", on: "On", moments: []moment{
 			{after: 19 * time.Minute, state: "Running", want: doubt},
-			{after: 2 * time.Minute, state: "Failed", want: doubt + ": no answer came to the reset; the BMC says On, and the node is in the same boot"},
+			{after: 2 * time.Minute, state: "Failed", want: doubt + ": no answer came to the reset; the BMC says On, and the node is not known to have started anew"},
 		}},
 		"no answer to ForceOff, and it is off": {takes: []string{"On", "ForceOff"}, before: lostAnswer, resets: "ForceOff,On", on: "On", moments: []moment{
 			{do: func(w *world) { w.bmc.onReset = nil }, after: time.Second, state: "Succeeded", want: "the system was off"},
@@ -265,6 +268,9 @@ func TestTimelines(t *testing.T) {
 		"the Secret is taken away": {resets: "PowerCycle", on: "On", moments: []moment{
 			{do: func(w *world) { w.api.secrets = nil }, after: time.Minute, state: "Running", want: "Secret roundhouse-system/bmc is not there"},
 			{do: func(w *world) { w.api.secrets = append(w.api.secrets, w.secret) }, after: time.Minute, state: "Succeeded", want: "says On"},
+		}},
+		"the label comes to name another machine, which is off": {takes: []string{"On", "ForceOff"}, resets: "ForceOff", on: "Off", moments: []moment{
+			{do: func(w *world) { w.bmc.systems[0].uuid = "11111111-2222-3333-4444-555555555555" }, after: time.Minute, state: "Running", want: "of another machine"},
 		}},
 		"the power never comes back": {resets: "PowerCycle", on: "PoweringOn", moments: []moment{
 			{do: power("PoweringOn"), after: 19 * time.Minute, state: "Running", want: "the BMC says PoweringOn"},

@@ -13,7 +13,6 @@ import (
 
 	"github.com/stmcginnis/gofish"
 	"github.com/stmcginnis/gofish/schemas"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 )
@@ -154,10 +153,7 @@ func distance(link, id string) int {
 }
 
 // plan reads what the system takes, and makes the plan of it.
-func (b *bmc) plan(ctx context.Context, node *corev1.Node) (plan, error) {
-	if why := otherMachine(node.Status.NodeInfo, b.system.UUID); why != "" {
-		return plan{}, refuse("the BMC at %s is of another machine: %s; mend %s", b.host, why, b.from)
-	}
+func (b *bmc) plan(ctx context.Context) (plan, error) {
 	takes, err := b.system.GetSupportedResetTypes()
 	if err != nil {
 		return plan{}, b.explain(ctx, err)

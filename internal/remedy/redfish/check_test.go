@@ -57,6 +57,7 @@ func TestCheckRefuses(t *testing.T) {
 			_ = dead.Close()
 		}, want: []string{"connection refused", "is label " + label + " of node gpu-0417 right"}},
 		"no answer comes": {change: func(w *world) {
+			w.timing.request = 300 * time.Millisecond
 			w.bmc.before = func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }
 		}, want: []string{"no answer in time"}},
 		"the password is wrong": {change: func(w *world) { w.secret.Data["password"] = []byte("battery staple") },

@@ -98,6 +98,13 @@ func (s sight) because() string {
 
 func (s sight) says() string { return cmp.Or(clip(string(s.power), 32), "nothing of its power") }
 
+func (s sight) boot() string {
+	if s.newBoot {
+		return "has started anew"
+	}
+	return "is not known to have started anew"
+}
+
 // step is what Look does next.
 type step int
 

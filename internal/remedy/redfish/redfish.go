@@ -133,7 +133,7 @@ func (r *Remedy) Look(ctx context.Context, a remedy.Attempt) (remedy.Progress, e
 	// The plan is only asked what it needs now that the reset was posted: whether power comes back by itself, and by what else.
 	p, _ := makePlan(schemas.OnPowerState, takes)
 	s.power, s.inTwo = b.system.PowerState, p.inTwo()
-	if s.doubt == "" && s.inTwo {
+	if s.doubt == "" && s.inTwo && s.since >= r.timing.settle {
 		s.doubt = "the system was not seen to be off"
 	}
 	switch s.next(r.timing) {
@@ -145,7 +145,7 @@ func (r *Remedy) Look(ctx context.Context, a remedy.Attempt) (remedy.Progress, e
 		}
 		return succeeded("the BMC took the reset and says On"), nil
 	case lost:
-		return failed("%s: %s; the BMC says %s, and the node is in the same boot", notKnown, s.because(), s.says()), nil
+		return failed("%s: %s; the BMC says %s, and the node %s", notKnown, s.because(), s.says(), s.boot()), nil
 	default:
 		return running("%sthe BMC says %s", s.aside(), s.says()), nil
 	}
@@ -160,7 +160,7 @@ func (r *Remedy) prepare(ctx context.Context, a remedy.Attempt) (*bmc, plan, err
 	if err != nil {
 		return nil, plan{}, err
 	}
-	p, err := b.plan(ctx, a.Node)
+	p, err := b.plan(ctx)
 	if err != nil {
 		b.leave(ctx)
 		return nil, plan{}, err
@@ -168,7 +168,7 @@ func (r *Remedy) prepare(ctx context.Context, a remedy.Attempt) (*bmc, plan, err
 	return b, p, nil
 }
 
-// open visits the node's BMC.
+// open visits the node's BMC, and makes sure that it is the node's.
 func (r *Remedy) open(ctx context.Context, a remedy.Attempt) (*bmc, error) {
 	t, err := r.target(ctx, a)
 	if err != nil {
@@ -184,7 +184,14 @@ func (r *Remedy) open(ctx context.Context, a remedy.Attempt) (*bmc, error) {
 	if errors.As(err, &why) && why.denied {
 		r.denied.add(key, r.now(), r.timing.denied)
 	}
-	return b, err
+	if err != nil {
+		return nil, err
+	}
+	if why := otherMachine(a.Node.Status.NodeInfo, b.system.UUID); why != "" {
+		b.leave(ctx)
+		return nil, refuse("the BMC at %s is of another machine: %s; mend %s", t.host, why, t.from)
+	}
+	return b, nil
 }
 
 // hasBegun says whether somebody may have posted the reset of this attempt already.

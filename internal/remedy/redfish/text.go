@@ -91,12 +91,11 @@ func reason(err error) string {
 func answered(answer *schemas.Error) string {
 	var infos []schemas.Message
 	for _, info := range answer.ExtendedInfos {
-		infos = append(infos, schemas.Message(info))
+		if info.Message != "" {
+			infos = append(infos, schemas.Message(info))
+		}
 	}
-	text := messages(infos)
-	if text == "" {
-		text = clip(answer.Message, maxWords)
-	}
+	text := cmp.Or(messages(infos), clip(answer.Message, maxWords), clip(answer.Code, maxWords))
 	code := answer.HTTPReturnedStatusCode
 	switch {
 	case code == 0:
