@@ -112,7 +112,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // admit looks at where a request goes, and puts the credentials on a copy of it.
 func (g *guard) admit(req *http.Request) (*http.Request, error) {
-	if req.URL.Scheme != "https" || req.URL.User != nil || canonical(req.URL.Host) != canonical(g.host) {
+	if req.URL.Scheme != "https" || canonical(req.URL.Host) != canonical(g.host) {
 		return nil, errElsewhere
 	}
 	g.mu.Lock()
