@@ -80,6 +80,26 @@ func TestChart(t *testing.T) {
 		}
 		t.Run("mode "+mode+": the agent's pod", func(t *testing.T) { checkAgentPod(t, mode, findObject[appsv1.DaemonSet](t, objects, "DaemonSet")) })
 	}
+	t.Run("the Secrets of BMCs that are named, and no other", func(t *testing.T) {
+		objects := renderChart(t, "--set", "mode=remediate,controller.redfish.secrets={bmc}")
+		if err := s.ApplyObjects(t.Context(), objects...); err != nil {
+			t.Fatal(err)
+		}
+		for _, right := range []struct {
+			verb, namespace, name string
+			want                  bool
+		}{
+			{"get", chartNamespace, "bmc", true},
+			{"get", chartNamespace, "other", false},
+			{"get", "default", "bmc", false},
+			{"list", chartNamespace, "", false},
+			{"watch", chartNamespace, "bmc", false},
+			{"update", chartNamespace, "bmc", false},
+		} {
+			attributes := authorizationv1.ResourceAttributes{Verb: right.verb, Resource: "secrets", Namespace: right.namespace, Name: right.name}
+			eventually(t, fmt.Sprintf("%+v", right), func() error { return s.checkRight(t, attributes, right.want) })
+		}
+	})
 	t.Run("no policy is installed unless asked for", func(t *testing.T) {
 		for _, object := range renderChart(t) {
 			if object.GetKind() == "RemediationPolicy" {
@@ -93,6 +113,8 @@ func TestChart(t *testing.T) {
 		"agent.dailyLimit=1000":                    "maximum: got 1,000, want 64",
 		"agent.npdConfigMap=npd":                   "agent.npdConfigMap needs agent.privileged",
 		"agent.nvml=perhaps":                       "got string, want boolean",
+		"controller.redfish.secrets=bmc":           "got string, want array",
+		"controller.redfish.secrets={*}":           "does not match pattern",
 		"controller.alertmanagerURL=http://a.test": "additional properties 'alertmanagerURL' not allowed",
 	} {
 		t.Run("refused: "+values, func(t *testing.T) {
