@@ -71,7 +71,7 @@ func (r *Remedy) Check(ctx context.Context, a remedy.Attempt) (string, error) {
 	if refusal := intolerant(ctx, set, a); refusal != "" {
 		return refusal, nil
 	}
-	return r.operands.Check(ctx, a.Node, operands.By(a.Remediation))
+	return r.operands.Check(ctx, a.Node, a.Remediation)
 }
 
 // Begin pauses the operands that keep the driver loaded, and evicts the pod once they have gone.

@@ -85,7 +85,9 @@ func isReady(p *corev1.Pod) {
 }
 
 // ending has a finalizer, without which the fake client refuses an object that is being deleted.
-func ending(p *corev1.Pod) { p.DeletionTimestamp, p.Finalizers = ptr.To(after), []string{"example.com/f"} }
+func ending(p *corev1.Pod) {
+	p.DeletionTimestamp, p.Finalizers = ptr.To(after), []string{"example.com/f"}
+}
 
 func ownedBy(kind, name string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
@@ -247,7 +249,9 @@ func TestCheck(t *testing.T) {
 				"add to spec.tolerations of NVIDIADriver h200:" + toAdd,
 		},
 		"the operands are another's": {
-			node:    newNode(func(n *corev1.Node) { n.Annotations = map[string]string{v1alpha1.AnnotationPaused: `{"by":"other/1","labels":{}}`} }),
+			node: newNode(func(n *corev1.Node) {
+				n.Annotations = map[string]string{v1alpha1.AnnotationPaused: `{"by":"other/1","labels":{}}`}
+			}),
 			objects: []client.Object{newSet(), newPod("a", before)},
 			want:    "the operands of the node are paused by another remediation: other/1",
 		},
@@ -430,7 +434,8 @@ func TestAnUnknownOutcomeIsAnError(t *testing.T) {
 func TestWhole(t *testing.T) {
 	labels := map[string]string{pluginLabel: "true", "a": "b"}
 	plugin := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "gpu-operator", Name: "plugin"},
-		Spec: corev1.PodSpec{NodeName: "gpu-0", NodeSelector: map[string]string{pluginLabel: "true"}}}
+		Spec: corev1.PodSpec{NodeName: "gpu-0", NodeSelector: map[string]string{pluginLabel: "true"},
+			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}}}}
 	w := newWorld(t, newNode(func(n *corev1.Node) { n.Labels = labels }), newSet(), newPod("a", before, isReady), plugin)
 	step := func(what string, do func(remedy.Attempt) (remedy.Progress, error), state v1alpha1.RemedyState, words string) {
 		t.Helper()

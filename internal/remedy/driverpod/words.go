@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,35 +17,14 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/remedy/pod"
 )
 
-// intolerant says what the DaemonSet must tolerate so that its new pod comes back to the node, or "" where it does. Taints of
-// node.kubernetes.io are not asked about: the DaemonSet controller adds tolerations for what a node has of those
-// (pkg/controller/daemon/util, AddOrUpdateDaemonPodTolerations).
+// intolerant says what the DaemonSet must tolerate so that its new pod comes back to the node, or "" where it does.
 func intolerant(ctx context.Context, set *appsv1.DaemonSet, a remedy.Attempt) string {
-	taints := []corev1.Taint{{Key: v1alpha1.TaintQuarantined, Value: a.Remediation.Name, Effect: corev1.TaintEffectNoSchedule}}
-	for _, taint := range a.Node.Spec.Taints {
-		if taint.Key != v1alpha1.TaintQuarantined && !strings.HasPrefix(taint.Key, "node.kubernetes.io/") && taint.Effect != corev1.TaintEffectPreferNoSchedule {
-			taints = append(taints, taint)
-		}
-	}
-	var add strings.Builder
-	for _, taint := range taints {
-		if tolerates(ctx, set.Spec.Template.Spec.Tolerations, taint) {
-			continue
-		}
-		fmt.Fprintf(&add, "\n- key: %s\n  operator: Exists\n  effect: %s", taint.Key, taint.Effect)
-	}
-	if add.Len() == 0 {
+	add := pod.Lacking(ctx, set.Spec.Template.Spec.Tolerations, a.Node, a.Remediation.Name)
+	if add == "" {
 		return ""
 	}
 	return remedy.Cut(fmt.Sprintf("DaemonSet %s/%s does not tolerate the node's taints, so its new pod would not come back; add to %s:%s",
-		set.Namespace, set.Name, tolerationsOf(set), add.String()))
-}
-
-func tolerates(ctx context.Context, tolerations []corev1.Toleration, taint corev1.Taint) bool {
-	return slices.ContainsFunc(tolerations, func(t corev1.Toleration) bool {
-		// Comparison operators are off by default in 1.37; without them a toleration that has one tolerates nothing.
-		return t.ToleratesTaint(logr.FromContextOrDiscard(ctx), &taint, false)
-	})
+		set.Namespace, set.Name, tolerationsOf(set), add))
 }
 
 // tolerationsOf says where the DaemonSet's tolerations come from: what the GPU operator makes, it makes again.

@@ -21,6 +21,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/pod"
 )
 
 const (
@@ -77,14 +79,15 @@ func PausedBy(node *corev1.Node) (string, bool) {
 	return r.By, ok
 }
 
-// Check says why Pause would not be allowed, or "": it has the server judge the first of its writes without keeping it.
-func (o Operands) Check(ctx context.Context, node *corev1.Node, by string) (string, error) {
+// Check says why the operands should not be paused, for a person to mend, or "". A pod that would not come back under the
+// node's taints is a reason; so is a missing right, for which the server judges the writes of Pause without keeping them.
+func (o Operands) Check(ctx context.Context, node *corev1.Node, rem *v1alpha1.Remediation) (string, error) {
 	live, err := o.get(ctx, node)
 	if err != nil || live == nil {
 		return "", err
 	}
 	for _, stage := range stages {
-		after, err := pause(live, by, stage)
+		after, err := pause(live, By(rem), stage)
 		if err != nil {
 			return err.Error(), nil
 		}
@@ -94,6 +97,16 @@ func (o Operands) Check(ctx context.Context, node *corev1.Node, by string) (stri
 		}
 		if err != nil {
 			return "", err
+		}
+		leaving, err := o.holders(ctx, after, stage)
+		if err != nil {
+			return "", err
+		}
+		for i := range leaving {
+			if add := pod.Lacking(ctx, leaving[i].Spec.Tolerations, live, rem.Name); add != "" {
+				return remedy.Cut(fmt.Sprintf("pod %s/%s holds the devices, and once paused would not come back under the node's taints; "+
+					"add to its tolerations (spec.daemonsets.tolerations of the ClusterPolicy):%s", leaving[i].Namespace, leaving[i].Name, add)), nil
+			}
 		}
 	}
 	return "", nil
@@ -118,8 +131,15 @@ func (o Operands) Pause(ctx context.Context, node *corev1.Node, by string) (wait
 		if err := o.patch(ctx, live, after); err != nil {
 			return nil, err
 		}
-		if waiting, err = o.holders(ctx, after, stage); err != nil || len(waiting) > 0 {
-			return waiting, err
+		leaving, err := o.holders(ctx, after, stage)
+		if err != nil {
+			return nil, err
+		}
+		for i := range leaving {
+			waiting = append(waiting, leaving[i].Namespace+"/"+leaving[i].Name)
+		}
+		if len(waiting) > 0 {
+			return waiting, nil
 		}
 	}
 	return nil, nil
@@ -267,14 +287,14 @@ func (o Operands) patch(ctx context.Context, before, after *corev1.Node, options
 	return nil
 }
 
-// holders names the pods of the node that select it by the labels of this stage that are paused by us. The DaemonSet
+// holders are the pods of the node that select it by the labels of this stage that are paused by us. The DaemonSet
 // controller deletes them; until they are gone their programs may hold a device.
-func (o Operands) holders(ctx context.Context, node *corev1.Node, stage []string) ([]string, error) {
+func (o Operands) holders(ctx context.Context, node *corev1.Node, stage []string) ([]corev1.Pod, error) {
 	r, _ := read(node)
 	if !slices.ContainsFunc(stage, func(key string) bool { return r.Labels[key] != "" }) {
 		return nil, nil
 	}
-	var names []string
+	var found []corev1.Pod
 	token := ""
 	for range maxPages {
 		var pods corev1.PodList
@@ -282,21 +302,21 @@ func (o Operands) holders(ctx context.Context, node *corev1.Node, stage []string
 			return nil, fmt.Errorf("listing the pods of node %s: %w", node.Name, err)
 		}
 		for i := range pods.Items {
-			pod := &pods.Items[i]
-			if selects(pod, r, stage) && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
-				names = append(names, pod.Namespace+"/"+pod.Name)
+			p := &pods.Items[i]
+			if selects(p, r, stage) && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+				found = append(found, *p)
 			}
 		}
 		if token = pods.Continue; token == "" {
-			return names, nil
+			return found, nil
 		}
 	}
 	return nil, fmt.Errorf("node %s has more than %d pods", node.Name, pageSize*maxPages)
 }
 
-func selects(pod *corev1.Pod, r record, stage []string) bool {
+func selects(p *corev1.Pod, r record, stage []string) bool {
 	return slices.ContainsFunc(stage, func(key string) bool {
 		before := r.Labels[key]
-		return before != "" && pod.Spec.NodeSelector[key] == before
+		return before != "" && p.Spec.NodeSelector[key] == before
 	})
 }

@@ -31,12 +31,14 @@ const (
 	me       = "r/u"
 )
 
+var mine = &v1alpha1.Remediation{ObjectMeta: metav1.ObjectMeta{Name: "r", UID: "u"}}
+
 func newNode(labels map[string]string) *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "node-uid", Labels: labels}}
 }
 
 // pod is an operand's: it selects nodes by the label.
-func pod(name, label, value, node string) *corev1.Pod {
+func newPod(name, label, value, node string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "gpu-operator", Name: name},
 		Spec:       corev1.PodSpec{NodeName: node, NodeSelector: map[string]string{label: value}},
@@ -150,10 +152,10 @@ func TestPauseAndResume(t *testing.T) {
 }
 
 func TestPauseWaitsForThePodsOfEachStage(t *testing.T) {
-	mine, done := pod("plugin-a", plugin, "true", "n"), pod("plugin-done", plugin, "true", "n")
+	first, done := newPod("plugin-a", plugin, "true", "n"), newPod("plugin-done", plugin, "true", "n")
 	done.Status.Phase = corev1.PodSucceeded
-	o, server := cluster(t, interceptor.Funcs{}, newNode(map[string]string{plugin: "true", draPlug: "true"}), mine, done,
-		pod("plugin-b", plugin, "true", "other"), pod("toolkit", toolkit, "true", "n"), pod("dra", draPlug, "true", "n"))
+	o, server := cluster(t, interceptor.Funcs{}, newNode(map[string]string{plugin: "true", draPlug: "true"}), first, done,
+		newPod("plugin-b", plugin, "true", "other"), newPod("toolkit", toolkit, "true", "n"), newPod("dra", draPlug, "true", "n"))
 	pause := func(want ...string) {
 		t.Helper()
 		waiting, err := o.Pause(t.Context(), newNode(nil), me)
@@ -168,11 +170,11 @@ func TestPauseWaitsForThePodsOfEachStage(t *testing.T) {
 	if got := getNode(t, server).Labels[draPlug]; got != "true" {
 		t.Errorf("the DRA driver's label is %q while a pod that may have a claim is still there", got)
 	}
-	if err := server.Delete(t.Context(), mine); err != nil {
+	if err := server.Delete(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
 	pause("gpu-operator/dra")
-	if err := server.Delete(t.Context(), pod("dra", draPlug, "true", "n")); err != nil {
+	if err := server.Delete(t.Context(), newPod("dra", draPlug, "true", "n")); err != nil {
 		t.Fatal(err)
 	}
 	pause()
@@ -183,7 +185,7 @@ func TestPauseWaitsForThePodsOfEachStage(t *testing.T) {
 }
 
 func TestWhatSomebodyHasSetBackIsNotPausedAgain(t *testing.T) {
-	o, server := cluster(t, interceptor.Funcs{}, newNode(map[string]string{plugin: "true"}), pod("plugin", plugin, "true", "n"))
+	o, server := cluster(t, interceptor.Funcs{}, newNode(map[string]string{plugin: "true"}), newPod("plugin", plugin, "true", "n"))
 	if _, err := o.Pause(t.Context(), newNode(nil), me); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +212,7 @@ func TestAnotherRemediationsPauseIsLeftAlone(t *testing.T) {
 	if _, err := o.Pause(t.Context(), newNode(nil), me); !errors.Is(err, ErrPaused) {
 		t.Errorf("Pause: %v", err)
 	}
-	if refusal, err := o.Check(t.Context(), newNode(nil), me); err != nil || refusal != ErrPaused.Error()+": other/1" {
+	if refusal, err := o.Check(t.Context(), newNode(nil), mine); err != nil || refusal != ErrPaused.Error()+": other/1" {
 		t.Errorf("Check: %q, %v", refusal, err)
 	}
 	if err := o.Resume(t.Context(), newNode(nil), me); err != nil {
@@ -243,7 +245,7 @@ func TestTheNodeIsGone(t *testing.T) {
 			if _, err := o.Pause(t.Context(), newNode(nil), me); err == nil {
 				t.Error("Pause: no error")
 			}
-			if refusal, err := o.Check(t.Context(), newNode(nil), me); err != nil || refusal != "" {
+			if refusal, err := o.Check(t.Context(), newNode(nil), mine); err != nil || refusal != "" {
 				t.Errorf("Check: %q, %v", refusal, err)
 			}
 			if err := o.Resume(t.Context(), newNode(nil), me); err != nil {
@@ -300,6 +302,8 @@ func TestCheck(t *testing.T) {
 		"forbidden for another reason":      {labels: map[string]string{plugin: "true"}, answer: apierrors.NewForbidden(nodes, "n", errors.New("this controller does not lead")), err: true},
 		"the server does not know just now": {labels: map[string]string{plugin: "true"}, answer: apierrors.NewInternalError(errors.New("x")), err: true},
 	}
+	tolerates := newPod("plugin", plugin, "true", "n")
+	tolerates.Spec.Tolerations = []corev1.Toleration{{Key: v1alpha1.TaintQuarantined, Operator: corev1.TolerationOpExists}}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			o, server := cluster(t, interceptor.Funcs{
@@ -309,8 +313,8 @@ func TestCheck(t *testing.T) {
 					}
 					return cl.Patch(ctx, o, p, options...)
 				},
-			}, newNode(c.labels))
-			refusal, err := o.Check(t.Context(), newNode(nil), me)
+			}, newNode(c.labels), tolerates)
+			refusal, err := o.Check(t.Context(), newNode(nil), mine)
 			if (refusal != "") != c.refusal || (err != nil) != c.err {
 				t.Errorf("got %q, %v", refusal, err)
 			}
@@ -390,4 +394,13 @@ func FuzzRecord(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestCheckFindsAPodThatWouldNotComeBack(t *testing.T) {
+	const want = "pod gpu-operator/dra holds the devices, and once paused would not come back under the node's taints; " +
+		"add to its tolerations (spec.daemonsets.tolerations of the ClusterPolicy):\n- key: roundhouse.dev/quarantined\n  operator: Exists\n  effect: NoSchedule"
+	o, _ := cluster(t, interceptor.Funcs{}, newNode(map[string]string{draPlug: "true"}), newPod("dra", draPlug, "true", "n"))
+	if refusal, err := o.Check(t.Context(), newNode(nil), mine); err != nil || refusal != want {
+		t.Errorf("%q, %v", refusal, err)
+	}
 }

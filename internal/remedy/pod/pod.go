@@ -2,10 +2,15 @@
 package pod
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
 // patientRestarts is how often a container may fail before its pod is given up. A driver's fails until the last program has
@@ -61,4 +66,27 @@ func Ended(last *corev1.ContainerStateTerminated) string {
 		words += ": " + last.Message
 	}
 	return words
+}
+
+// Lacking writes the tolerations that a DaemonSet's pods need to come back to a node under an incident's taint, and under
+// those that others have put on it; "" where they have them. Taints of node.kubernetes.io are not asked about: the DaemonSet
+// controller adds tolerations for what a node has of those (pkg/controller/daemon/util, AddOrUpdateDaemonPodTolerations).
+func Lacking(ctx context.Context, tolerations []corev1.Toleration, node *corev1.Node, remediation string) string {
+	taints := []corev1.Taint{{Key: v1alpha1.TaintQuarantined, Value: remediation, Effect: corev1.TaintEffectNoSchedule}}
+	for _, taint := range node.Spec.Taints {
+		if taint.Key != v1alpha1.TaintQuarantined && !strings.HasPrefix(taint.Key, "node.kubernetes.io/") && taint.Effect != corev1.TaintEffectPreferNoSchedule {
+			taints = append(taints, taint)
+		}
+	}
+	var add strings.Builder
+	for _, taint := range taints {
+		tolerated := slices.ContainsFunc(tolerations, func(t corev1.Toleration) bool {
+			// Comparison operators are off by default in 1.37; without them a toleration that has one tolerates nothing.
+			return t.ToleratesTaint(logr.FromContextOrDiscard(ctx), &taint, false)
+		})
+		if !tolerated {
+			fmt.Fprintf(&add, "\n- key: %s\n  operator: Exists\n  effect: %s", taint.Key, taint.Effect)
+		}
+	}
+	return add.String()
 }
