@@ -444,6 +444,10 @@ func TestAFailedJobSaysWhy(t *testing.T) {
 	if _, err := w.Start(t.Context(), newRun()); err != nil {
 		t.Fatal(err)
 	}
+	w.ends(t, batchv1.JobFailureTarget, "BackoffLimitExceeded", "")
+	if got, err := w.Look(t.Context(), newRun(), true); err != nil || got.Progress != remedy.Running("Job roundhouse-system/rem-1 has failed (BackoffLimitExceeded) and is ending") {
+		t.Errorf("%+v, %v", got, err)
+	}
 	w.ends(t, batchv1.JobFailed, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
 	want := Outcome{
 		Progress: remedy.Failed("Job roundhouse-system/rem-1 failed: BackoffLimitExceeded: Job has reached the specified backoff limit; " +

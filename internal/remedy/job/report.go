@@ -63,9 +63,14 @@ func (l PodLogs) Tail(ctx context.Context, namespace, pod, container string) (st
 // over is the condition by which a Job is over; nil while it is not. The conditions before it, FailureTarget and
 // SuccessCriteriaMet, come while pods still end.
 func over(job *batchv1.Job) *batchv1.JobCondition {
+	return condition(job, batchv1.JobComplete, batchv1.JobFailed)
+}
+
+// condition finds the first condition of these types that is true.
+func condition(job *batchv1.Job, types ...batchv1.JobConditionType) *batchv1.JobCondition {
 	for i := range job.Status.Conditions {
 		c := &job.Status.Conditions[i]
-		if c.Status == corev1.ConditionTrue && (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) {
+		if c.Status == corev1.ConditionTrue && slices.Contains(types, c.Type) {
 			return c
 		}
 	}
@@ -81,6 +86,9 @@ func (r *Runner) judge(ctx context.Context, job *batchv1.Job) (Outcome, error) {
 	}
 	end := over(job)
 	if end == nil {
+		if failing := condition(job, batchv1.JobFailureTarget); failing != nil {
+			return Outcome{Progress: remedy.Running(remedy.Cut(fmt.Sprintf("Job %s has failed (%s) and is ending", name, failing.Reason)))}, nil
+		}
 		return Outcome{Progress: remedy.Running(remedy.Cut(underWay(name, last)))}, nil
 	}
 	log := r.log(ctx, last)

@@ -195,17 +195,15 @@ func TestAJobThatTakesTooLongHasFailed(t *testing.T) {
 func TestATemplateThatCannotBeRun(t *testing.T) {
 	rem := incident(t, "job-refused", shared.Fleet().NodeNames()[0])
 	template(t, "as-controller", 0, func(s *corev1.PodTemplateSpec) { s.Spec.ServiceAccountName = config.ControllerServiceAccount })
-	template(t, "no-image", 0, func(s *corev1.PodTemplateSpec) {
-		s.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s"}}}}
-		s.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "another", MountPath: "/x"}}
-	})
+	template(t, "well", 0)
 	r := job.Remedy{Runner: runner()}
 	for name, want := range map[string]string{
+		"well":          `the server refuses the Job: Job.batch "No-Name" is invalid: [metadata.name: Invalid value: "No-Name"`,
 		"as-controller": "PodTemplate as-controller: template.spec.serviceAccountName is roundhouse-controller: leave it out; Jobs run as roundhouse-job and nobody else",
-		"no-image":      `the server refuses the Job: Job.batch "job-refused-1" is invalid`,
 		"nowhere":       "there is no PodTemplate nowhere in namespace roundhouse-system",
 	} {
 		a := attempt(t, rem, runJob(name, true, time.Minute))
+		a.ID = "No-Name"
 		refusal, err := r.Check(t.Context(), a)
 		if err != nil || !strings.HasPrefix(refusal, want) {
 			t.Errorf("%s: %q, %v", name, refusal, err)
