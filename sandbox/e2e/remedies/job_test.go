@@ -198,7 +198,7 @@ func TestATemplateThatCannotBeRun(t *testing.T) {
 	template(t, "well", 0)
 	r := job.Remedy{Runner: runner()}
 	for name, want := range map[string]string{
-		"well":          `the server refuses the Job: Job.batch "No-Name" is invalid: [metadata.name: Invalid value: "No-Name"`,
+		"well":          `the server refuses the Job: Job.batch "No-Name" is invalid: metadata.name: Invalid value: "No-Name"`,
 		"as-controller": "PodTemplate as-controller: template.spec.serviceAccountName is roundhouse-controller: leave it out; Jobs run as roundhouse-job and nobody else",
 		"nowhere":       "there is no PodTemplate nowhere in namespace roundhouse-system",
 	} {
