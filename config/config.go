@@ -18,6 +18,8 @@ const (
 	AgentServiceAccount = "roundhouse-agent"
 	// ControllerServiceAccount is the controller's service account.
 	ControllerServiceAccount = "roundhouse-controller"
+	// JobServiceAccount is what the Jobs of RunJob and of burn-ins run as; config/admission/jobs.yaml lets them run as no other.
+	JobServiceAccount = "roundhouse-job"
 	// LeaderLease is the Lease, in Namespace, of the controller's leader election.
 	LeaderLease = "roundhouse-controller"
 	// FieldManagerPrefix and the holder identity of LeaderLease are the field manager of every write of the

@@ -19,6 +19,12 @@ const (
 	// AnnotationNode and AnnotationDevice say, on a DeviceTaintRule of ours, which node and which device ID it is about.
 	AnnotationNode   = "roundhouse.dev/node"
 	AnnotationDevice = "roundhouse.dev/device"
+	// AnnotationPaused records, on a Node, which of the GPU operator's operands were paused there, and what their labels said
+	// before: {"by": "<remediation name>/<remediation UID>", "labels": {...}}.
+	AnnotationPaused = "roundhouse.dev/paused"
+	// AnnotationDriverPod records, on a Node, the driver pod that an attempt restarts: "<attempt>/<pod UID>". No other pod is
+	// ever taken for it, whatever a crash left open.
+	AnnotationDriverPod = "roundhouse.dev/driver-pod"
 	// FinalizerRemediation keeps a Remediation until what it put on is off again.
 	FinalizerRemediation = "roundhouse.dev/release"
 

@@ -44,6 +44,9 @@ var rights = []struct {
 	{"quarantine", "create", "resource.k8s.io", "devicetaintrules", ""},
 	{"quarantine", "delete", "resource.k8s.io", "devicetaintrules", ""},
 	{"remediate", "create", "", "pods", "eviction"},
+	{"", "create", "batch", "jobs", ""},
+	{"", "pause", "roundhouse.dev", "operands", ""},
+	{"", "get", "", "pods", "log"},
 	{"", "delete", "", "pods", ""},
 	{"", "create", "", "pods", ""},
 	{"", "delete", "", "nodes", ""},
@@ -100,6 +103,7 @@ func TestChart(t *testing.T) {
 			eventually(t, fmt.Sprintf("%+v", right), func() error { return s.checkRight(t, attributes, right.want) })
 		}
 	})
+	s.checkRemedies(t)
 	t.Run("no policy is installed unless asked for", func(t *testing.T) {
 		for _, object := range renderChart(t) {
 			if object.GetKind() == "RemediationPolicy" {
@@ -112,6 +116,9 @@ func TestChart(t *testing.T) {
 		"mode=remediate,agent.privileged=false":    "mode remediate needs agent.privileged",
 		"agent.dailyLimit=1000":                    "maximum: got 1,000, want 64",
 		"agent.npdConfigMap=npd":                   "agent.npdConfigMap needs agent.privileged",
+		"mode=quarantine,remedies.jobs=true":       "remedies.jobs needs mode remediate",
+		"remedies.pauseOperands=true":              "remedies.pauseOperands needs mode remediate",
+		"remedies.everything=true":                 "additional properties 'everything' not allowed",
 		"agent.nvml=perhaps":                       "got string, want boolean",
 		"controller.redfish.secrets=bmc":           "got string, want array",
 		"controller.redfish.secrets={*}":           "does not match pattern",
@@ -122,6 +129,36 @@ func TestChart(t *testing.T) {
 				t.Errorf("got %v, want %q", err, want)
 			}
 		})
+	}
+}
+
+// checkRemedies installs what remedies need beyond mode remediate, which is given in the controller's namespace or not at all.
+func (s *apiServer) checkRemedies(t *testing.T) {
+	t.Helper()
+	if err := s.ApplyObjects(t.Context(), renderChart(t, "--set", "mode=remediate,remedies.jobs=true,remedies.pauseOperands=true")...); err != nil {
+		t.Fatal(err)
+	}
+	for _, right := range []struct {
+		verb, group, resource, sub string
+		here, elsewhere            bool
+	}{
+		{"create", "batch", "jobs", "", true, false},
+		{"delete", "batch", "jobs", "", true, false},
+		{"update", "batch", "jobs", "", false, false},
+		{"get", "", "podtemplates", "", true, false},
+		{"create", "", "podtemplates", "", false, false},
+		{"get", "", "pods", "log", true, false},
+		{"create", "resource.k8s.io", "resourceclaims", "", true, false},
+		{"create", "", "pods", "", false, false},
+		{"delete", "", "pods", "", false, false},
+		{"pause", "roundhouse.dev", "operands", "", true, true},
+	} {
+		for namespace, want := range map[string]bool{chartNamespace: right.here, "default": right.elsewhere} {
+			t.Run(fmt.Sprintf("remedies: %s %s/%s in %s", right.verb, right.resource, right.sub, namespace), func(t *testing.T) {
+				attributes := authorizationv1.ResourceAttributes{Namespace: namespace, Verb: right.verb, Group: right.group, Resource: right.resource, Subresource: right.sub}
+				eventually(t, fmt.Sprintf("allowed is %t", want), func() error { return s.checkRight(t, attributes, want) })
+			})
+		}
 	}
 }
 

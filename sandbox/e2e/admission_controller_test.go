@@ -41,6 +41,8 @@ func TestControllerKeepsToItsOwnKeys(t *testing.T) {
 	s := startAPIServer(t, "crd", "rbac", "admission")
 	s.addNode(t, "node-a")
 	s.lead(t, "pod-1")
+	call{http.MethodPatch, nodes + "node-a", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.device-plugin":"true",
+		"nvidia.com/gpu.deploy.dcgm":"own","example.com/agent":"true"}}}`}.must(t, s.core)
 	controller := s.serviceAccount(t, config.ControllerServiceAccount, controlplane.Binding{})
 	theirs := s.taints(t, "node-a")
 	noExecute := slices.Clone(theirs)
@@ -50,7 +52,12 @@ func TestControllerKeepsToItsOwnKeys(t *testing.T) {
 	forbidden := map[string]refused{
 		"a label":                   {patch("node-a", `{"metadata":{"labels":{"a":"b"}}}`), "may not change labels"},
 		"a label's removal":         {patch("node-a", `{"metadata":{"labels":null}}`), "may not change labels"},
-		"a finalizer":               {patch("node-a", `{"metadata":{"finalizers":["example.com/f"]}}`), "may not change labels, finalizers"},
+		"an operand's own value":    {patch("node-a", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.device-plugin":"false"}}}`), "may not change labels"},
+		"an operand's removal":      {patch("node-a", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.device-plugin":null}}}`), "may not change labels"},
+		"a new operand":             {patch("node-a", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.new":"paused-for-driver-upgrade"}}}`), "may not change labels"},
+		"another label's pause":     {patch("node-a", `{"metadata":{"labels":{"example.com/agent":"paused-for-driver-upgrade"}}}`), "may not change labels"},
+		"a pause and a label":       {patch("node-a", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.device-plugin":"paused-for-driver-upgrade","a":"b"}}}`), "may not change labels"},
+		"a finalizer":               {patch("node-a", `{"metadata":{"finalizers":["example.com/f"]}}`), "may not change finalizers"},
 		"another's annotation":      {patch("node-a", `{"metadata":{"annotations":{"example.com/note":"ours"}}}`), "the controller may change roundhouse.dev/*"},
 		"its removal":               {patch("node-a", `{"metadata":{"annotations":{"example.com/note":null}}}`), "the controller may change roundhouse.dev/*"},
 		"a new annotation":          {patch("node-a", `{"metadata":{"annotations":{"example.com/new":"x"}}}`), "the controller may change roundhouse.dev/*"},
@@ -71,6 +78,10 @@ func TestControllerKeepsToItsOwnKeys(t *testing.T) {
 			"spec":{"taints":`+taintList(theirs, quarantined)+`}}`)},
 		{"both taken off", patch("node-a", `{"metadata":{"annotations":{"roundhouse.dev/claim":null,
 			"karpenter.sh/do-not-disrupt":null}},"spec":{"taints":`+taintList(theirs)+`}}`)},
+		{"an operand's pause", patch("node-a", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.device-plugin":"paused-for-driver-upgrade",
+			"nvidia.com/gpu.deploy.dcgm":"own_paused-for-driver-upgrade"},"annotations":{"roundhouse.dev/paused":"{}"}}}`)},
+		{"both put back", patch("node-a", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.device-plugin":"true",
+			"nvidia.com/gpu.deploy.dcgm":"own"},"annotations":{"roundhouse.dev/paused":null}}}`)},
 		{"its condition", patch("node-a/status", condition("RoundhouseReporting", "True"))},
 	}
 	eventually(t, "the policy is enforced", func() error {
@@ -90,6 +101,11 @@ func TestControllerKeepsToItsOwnKeys(t *testing.T) {
 			attempts[name] = r.attempt(t, controller)
 		}
 		s.checkEachValidationNeeded(t, "roundhouse-controller", 0, attempts)
+	})
+	t.Run("it pauses nothing without the right to", func(t *testing.T) {
+		call{http.MethodDelete, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/roundhouse-controller-operands", ""}.must(t, s.core)
+		pause := refused{patch("node-a", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.device-plugin":"paused-for-driver-upgrade"}}}`).dryRun(), "may not change labels"}
+		eventually(t, "the right is gone", pause.attempt(t, controller))
 	})
 	t.Run("the controller deletes no pod and evicts by the API alone", func(t *testing.T) {
 		for _, c := range []call{
