@@ -121,7 +121,7 @@ func object(kind schema.GroupVersionKind, template *unstructured.Unstructured, s
 }
 
 // present looks at every object of the kind. One of somebody else's for the node, or with the name that ours would have, is
-// never taken over: why names its owner. Else it is ours of this attempt or, while that is there, of an earlier one; or nil.
+// never taken over: why names its owner. Else it is ours, of this attempt where there is one, or of an earlier one.
 func (r *Remedy) present(ctx context.Context, k kinds, wanted *unstructured.Unstructured, a remedy.Attempt) (found *unstructured.Unstructured, why string, err error) {
 	about, err := untyped.List(ctx, r.client, k.object, func(o *unstructured.Unstructured) bool {
 		same := o.GetNamespace() == wanted.GetNamespace() && o.GetName() == wanted.GetName()
@@ -134,7 +134,7 @@ func (r *Remedy) present(ctx context.Context, k kinds, wanted *unstructured.Unst
 		switch {
 		case !ours(o, a):
 			return nil, fmt.Sprintf("%s is there already, owned by %s", untyped.Name(o), untyped.Owners(o)), nil
-		case found == nil || ofAttempt(found, a):
+		case found == nil || ofAttempt(o, a):
 			found = o
 		}
 	}

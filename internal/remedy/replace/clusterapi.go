@@ -154,7 +154,9 @@ func judge(m *unstructured.Unstructured) remedy.Progress {
 	return remedy.Running(untyped.Name(m) + " is marked for remediation; its MachineHealthCheck has not seen the mark yet")
 }
 
-func refuses(owner untyped.Condition) bool { return owner.Reason == reasonCannot || owner.Reason == reasonFailed }
+func refuses(owner untyped.Condition) bool {
+	return owner.Reason == reasonCannot || owner.Reason == reasonFailed
+}
 
 // End takes our mark off a Machine that is not being deleted; one that is will be gone with it.
 func (c *clusterAPI) End(ctx context.Context, a remedy.Attempt) error {
