@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +54,36 @@ var rights = []struct {
 	{"", "delete", "roundhouse.dev", "remediationholds", ""},
 	{"", "create", "", "serviceaccounts", "token"},
 	{"", "escalate", "rbac.authorization.k8s.io", "clusterroles", ""},
+	{"", "list", "cluster.x-k8s.io", "machines", ""},
+	{"", "list", "karpenter.sh", "nodeclaims", ""},
+}
+
+// remedyRights are what each remedy adds that asks others; they have no mode.
+var remedyRights = map[string][]authorizationv1.ResourceAttributes{
+	"clusterAPI": {
+		{Verb: "list", Group: "cluster.x-k8s.io", Resource: "machines"},
+		{Verb: "patch", Group: "cluster.x-k8s.io", Resource: "machines"},
+		{Verb: "list", Group: "cluster.x-k8s.io", Resource: "machinehealthchecks"},
+		{Verb: "get", Group: "cluster.x-k8s.io", Resource: "clusters"},
+		{Verb: "get", Group: "cluster.x-k8s.io", Resource: "machinesets"},
+		{Verb: "get", Group: "controlplane.cluster.x-k8s.io", Resource: "kubeadmcontrolplanes"},
+	},
+	"karpenter": {
+		{Verb: "list", Group: "karpenter.sh", Resource: "nodeclaims"},
+		{Verb: "delete", Group: "karpenter.sh", Resource: "nodeclaims"},
+		{Verb: "get", Group: "karpenter.sh", Resource: "nodepools"},
+	},
+	"external": nil, // What remediators grant, gathered by the controller manager: TestExternalRightsAreGathered.
+}
+
+// neverByRemedies are rights that no remedy adds.
+var neverByRemedies = []authorizationv1.ResourceAttributes{
+	{Verb: "delete", Group: "cluster.x-k8s.io", Resource: "machines"},
+	{Verb: "patch", Group: "cluster.x-k8s.io", Resource: "machines", Subresource: "status"},
+	{Verb: "patch", Group: "cluster.x-k8s.io", Resource: "machinesets"},
+	{Verb: "patch", Group: "karpenter.sh", Resource: "nodeclaims"},
+	{Verb: "delete", Group: "karpenter.sh", Resource: "nodepools"},
+	{Verb: "delete", Resource: "nodes"},
 }
 
 // TestChart renders the chart in each mode, applies it to a real API server and asks what its controller may do.
@@ -80,6 +111,7 @@ func TestChart(t *testing.T) {
 		}
 		t.Run("mode "+mode+": the agent's pod", func(t *testing.T) { checkAgentPod(t, mode, findObject[appsv1.DaemonSet](t, objects, "DaemonSet")) })
 	}
+	t.Run("remedies that ask others", func(t *testing.T) { s.checkRemedies(t) })
 	t.Run("no policy is installed unless asked for", func(t *testing.T) {
 		for _, object := range renderChart(t) {
 			if object.GetKind() == "RemediationPolicy" {
@@ -93,6 +125,9 @@ func TestChart(t *testing.T) {
 		"agent.dailyLimit=1000":                    "maximum: got 1,000, want 64",
 		"agent.npdConfigMap=npd":                   "agent.npdConfigMap needs agent.privileged",
 		"agent.nvml=perhaps":                       "got string, want boolean",
+		"remedies.karpenter=true":                  "remedies.karpenter needs mode remediate: in mode observe nothing is repaired",
+		"mode=quarantine,remedies.external=true":   "remedies.external needs mode remediate: in mode quarantine nothing is repaired",
+		"remedies.karpentr=true":                   "additional properties 'karpentr' not allowed",
 		"controller.alertmanagerURL=http://a.test": "additional properties 'alertmanagerURL' not allowed",
 	} {
 		t.Run("refused: "+values, func(t *testing.T) {
@@ -100,6 +135,31 @@ func TestChart(t *testing.T) {
 				t.Errorf("got %v, want %q", err, want)
 			}
 		})
+	}
+}
+
+// checkRemedies installs the chart with one remedy after the other, and asks what each adds.
+func (s *apiServer) checkRemedies(t *testing.T) {
+	args := []string{"--set", "mode=remediate"}
+	for _, remedy := range slices.Sorted(maps.Keys(remedyRights)) {
+		for _, right := range remedyRights[remedy] {
+			if err := s.checkRight(t, right, false); err != nil {
+				t.Errorf("%s %s before remedies.%s: %v", right.Verb, right.Resource, remedy, err)
+			}
+		}
+		args = append(args, "--set", "remedies."+remedy+"=true")
+		objects := renderChart(t, args...)
+		if err := s.ApplyObjects(t.Context(), objects...); err != nil {
+			t.Fatal(err)
+		}
+		for _, right := range remedyRights[remedy] {
+			eventually(t, fmt.Sprintf("remedies.%s: %s %s", remedy, right.Verb, right.Resource), func() error { return s.checkRight(t, right, true) })
+		}
+	}
+	for _, right := range neverByRemedies {
+		if err := s.checkRight(t, right, false); err != nil {
+			t.Errorf("%s %s/%s: %v", right.Verb, right.Resource, right.Subresource, err)
+		}
 	}
 }
 
