@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +57,36 @@ var rights = []struct {
 	{"", "delete", "roundhouse.dev", "remediationholds", ""},
 	{"", "create", "", "serviceaccounts", "token"},
 	{"", "escalate", "rbac.authorization.k8s.io", "clusterroles", ""},
+	{"", "list", "cluster.x-k8s.io", "machines", ""},
+	{"", "list", "karpenter.sh", "nodeclaims", ""},
+}
+
+// remedyRights are what each remedy adds that asks others; they have no mode.
+var remedyRights = map[string][]authorizationv1.ResourceAttributes{
+	"clusterAPI": {
+		{Verb: "list", Group: "cluster.x-k8s.io", Resource: "machines"},
+		{Verb: "patch", Group: "cluster.x-k8s.io", Resource: "machines"},
+		{Verb: "list", Group: "cluster.x-k8s.io", Resource: "machinehealthchecks"},
+		{Verb: "get", Group: "cluster.x-k8s.io", Resource: "clusters"},
+		{Verb: "get", Group: "cluster.x-k8s.io", Resource: "machinesets"},
+		{Verb: "get", Group: "controlplane.cluster.x-k8s.io", Resource: "kubeadmcontrolplanes"},
+	},
+	"karpenter": {
+		{Verb: "list", Group: "karpenter.sh", Resource: "nodeclaims"},
+		{Verb: "delete", Group: "karpenter.sh", Resource: "nodeclaims"},
+		{Verb: "get", Group: "karpenter.sh", Resource: "nodepools"},
+	},
+	"external": nil, // What remediators grant, gathered by the controller manager: TestExternalRightsAreGathered.
+}
+
+// neverByRemedies are rights that no remedy adds.
+var neverByRemedies = []authorizationv1.ResourceAttributes{
+	{Verb: "delete", Group: "cluster.x-k8s.io", Resource: "machines"},
+	{Verb: "patch", Group: "cluster.x-k8s.io", Resource: "machines", Subresource: "status"},
+	{Verb: "patch", Group: "cluster.x-k8s.io", Resource: "machinesets"},
+	{Verb: "patch", Group: "karpenter.sh", Resource: "nodeclaims"},
+	{Verb: "delete", Group: "karpenter.sh", Resource: "nodepools"},
+	{Verb: "delete", Resource: "nodes"},
 }
 
 // TestChart renders the chart in each mode, applies it to a real API server and asks what its controller may do.
@@ -104,6 +135,7 @@ func TestChart(t *testing.T) {
 		}
 	})
 	s.checkRemedies(t)
+	t.Run("remedies that ask others", func(t *testing.T) { s.checkNeighbours(t) })
 	t.Run("no policy is installed unless asked for", func(t *testing.T) {
 		for _, object := range renderChart(t) {
 			if object.GetKind() == "RemediationPolicy" {
@@ -122,6 +154,9 @@ func TestChart(t *testing.T) {
 		"agent.nvml=perhaps":                       "got string, want boolean",
 		"controller.redfish.secrets=bmc":           "got string, want array",
 		"controller.redfish.secrets={*}":           "does not match pattern",
+		"remedies.karpenter=true":                  "remedies.karpenter needs mode remediate: in mode observe nothing is repaired",
+		"mode=quarantine,remedies.external=true":   "remedies.external needs mode remediate: in mode quarantine nothing is repaired",
+		"remedies.karpentr=true":                   "additional properties 'karpentr' not allowed",
 		"controller.alertmanagerURL=http://a.test": "additional properties 'alertmanagerURL' not allowed",
 	} {
 		t.Run("refused: "+values, func(t *testing.T) {
@@ -158,6 +193,31 @@ func (s *apiServer) checkRemedies(t *testing.T) {
 				attributes := authorizationv1.ResourceAttributes{Namespace: namespace, Verb: right.verb, Group: right.group, Resource: right.resource, Subresource: right.sub}
 				eventually(t, fmt.Sprintf("allowed is %t", want), func() error { return s.checkRight(t, attributes, want) })
 			})
+		}
+	}
+}
+
+// checkNeighbours installs the chart with one remedy that asks others after the other, and asks what each adds.
+func (s *apiServer) checkNeighbours(t *testing.T) {
+	args := []string{"--set", "mode=remediate"}
+	for _, remedy := range slices.Sorted(maps.Keys(remedyRights)) {
+		for _, right := range remedyRights[remedy] {
+			if err := s.checkRight(t, right, false); err != nil {
+				t.Errorf("%s %s before remedies.%s: %v", right.Verb, right.Resource, remedy, err)
+			}
+		}
+		args = append(args, "--set", "remedies."+remedy+"=true")
+		objects := renderChart(t, args...)
+		if err := s.ApplyObjects(t.Context(), objects...); err != nil {
+			t.Fatal(err)
+		}
+		for _, right := range remedyRights[remedy] {
+			eventually(t, fmt.Sprintf("remedies.%s: %s %s", remedy, right.Verb, right.Resource), func() error { return s.checkRight(t, right, true) })
+		}
+	}
+	for _, right := range neverByRemedies {
+		if err := s.checkRight(t, right, false); err != nil {
+			t.Errorf("%s %s/%s: %v", right.Verb, right.Resource, right.Subresource, err)
 		}
 	}
 }
