@@ -173,7 +173,7 @@ func (s *Snapshot) unproved() bool {
 }
 
 func (s *Snapshot) deviceDrained() *Decision {
-	text := "no pod holds a bad device any more; the others were not touched"
+	text := s.deviceDrainedText()
 	if s.NodePlan == nil || s.closed() != nil {
 		d := move(v1alpha1.PhasePending, ReasonDeviceDrained, text)
 		d.Do = Unclaim

@@ -62,8 +62,10 @@ func (s *Snapshot) lackingIntents(devices []string) []v1alpha1.QuarantineIntent 
 			out = append(out, v1alpha1.QuarantineIntent{Kind: v1alpha1.QuarantineDeviceTaintRule, DeviceID: id,
 				Name: fmt.Sprintf("%s-%d", s.Remediation.Name, len(have)+len(out))})
 		case OfferedByPlugin:
+			// The kubelet offers as many less as are bad: that is the quarantine. It does not say which; where fewer are gone
+			// than are bad, at least one that is bad is still given to pods.
 			if s.Dropped >= len(devices) {
-				continue // the kubelet offers none of them any more: that is the quarantine.
+				continue
 			}
 			return append(out, s.nodeIntent(have)...)
 		default:
@@ -114,6 +116,12 @@ func (s *Snapshot) nodeIsBad(devices []string) bool {
 		return true
 	}
 	return ratio.KeepServing != nil && len(devices) > share(ratio.KeepServing.UpTo, s.deviceCount())
+}
+
+// movesDevices says whether the pods of bad devices are moved without the rest of the node: it is about devices, and where
+// the whole node is kept out, then because its device plugin takes no word about one.
+func (s *Snapshot) movesDevices() bool {
+	return len(s.badDevices()) > 0 && !s.nodeIsBad(s.badDevices())
 }
 
 // repairNow says whether so many devices are bad that the rest is worth less than the repair.
