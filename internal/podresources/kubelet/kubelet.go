@@ -92,8 +92,9 @@ func (d *dialer) explain(err error, timeout time.Duration) error {
 		return fmt.Errorf("the kubelet refuses for now: %s", said.Message())
 	case codes.Unavailable:
 		return fmt.Errorf("what listens on %s does not speak the pod-resources API, or hung up: %s", d.socket, said.Message())
+	default:
+		return fmt.Errorf("the kubelet answered with an error: %s: %s", said.Code(), said.Message())
 	}
-	return fmt.Errorf("the kubelet answered with an error: %s: %s", said.Code(), said.Message())
 }
 
 // holdings are the devices of device plugins in an answer. What DRA gave has its own objects in the API server.

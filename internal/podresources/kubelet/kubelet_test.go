@@ -51,10 +51,10 @@ func listen(t *testing.T, s podresourcesv1.PodResourcesListerServer) string {
 	return socket
 }
 
-// socket listens; a path of a Unix socket has at most 107 bytes, which a test's own directory may exceed.
+// socket listens.
 func socket(t *testing.T) (string, net.Listener) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "podres")
+	dir, err := os.MkdirTemp("", "podres") //nolint:usetesting // a Unix socket's path has at most 107 bytes, and TempDir has the test's name in it
 	if err != nil {
 		t.Fatal(err)
 	}
