@@ -42,6 +42,8 @@ const (
 type holding struct {
 	// plugin says that the Node offers something by device plugin that may be accelerators.
 	plugin bool
+	// pruned says that the API server keeps nothing of it: its CRD is older than this agent.
+	pruned bool
 	// want are the devices that are bad; due is when to ask next.
 	want []string
 	due  time.Time
@@ -68,7 +70,7 @@ func (n *Node) wantLocked(status v1alpha1.NodeHealthStatus, now time.Time) {
 	if len(bad) > 0 {
 		n.askLocked(offeredAge) // a device plugin may have come since.
 	}
-	if !h.plugin || n.o.Holdings == nil {
+	if !h.plugin || h.pruned || n.o.Holdings == nil {
 		bad = nil
 	}
 	if len(bad) == 0 || len(h.want) == 0 {
@@ -87,13 +89,26 @@ func (n *Node) wantLocked(status v1alpha1.NodeHealthStatus, now time.Time) {
 // wordLocked is what is published from; nil where there is no device plugin, and so nothing to ask.
 func (n *Node) wordLocked() *word {
 	switch {
-	case !n.held.plugin:
+	case !n.held.plugin || n.held.pruned:
 		return nil
 	case n.o.Holdings == nil:
 		return &word{err: errNoLister}
 	}
 	w := n.held.said
 	return &w
+}
+
+// keptHolders notes when the API server has kept nothing of what was written about holders. To write it again and again would
+// change nothing: Helm leaves the CRDs of an earlier release as they are, and so the agent may be newer than they are.
+func (n *Node) keptHolders(ctx context.Context, sent, kept v1alpha1.NodeHealthStatus) {
+	told := func(s v1alpha1.NodeHealthStatus) bool { return s.HoldersAt != nil || s.HoldersUnknown != "" }
+	if !told(sent) || told(kept) {
+		return
+	}
+	n.mu.Lock()
+	n.held.pruned = true
+	n.mu.Unlock()
+	logr.FromContextOrDiscard(ctx).Info("The API server does not keep who holds the bad devices: install the CRDs of this release", "node", n.o.Name)
 }
 
 // errNoLister is why an agent that cannot ask says nothing.

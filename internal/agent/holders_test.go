@@ -332,3 +332,17 @@ func TestAnOldWordIsNotTakenForANewOne(t *testing.T) {
 		}
 	}
 }
+
+// Helm does not upgrade CRDs: what they do not know, the API server drops without a word.
+func TestAnOlderCRDIsNotWrittenToForEver(t *testing.T) {
+	b := pluginBench(t, &kubelet{list: []podresources.Holding{given("a", "c", "GPU-1")}})
+	b.server.oldCRD = true
+	b.step(time.Second)
+	before := b.server.writes()
+	b.breaks(offTheBus)
+	b.step(10 * time.Minute)
+	if n := b.server.writes() - before; n > 3 {
+		t.Errorf("%d writes, want the fault's, the condition's and at most one more", n)
+	}
+	b.wantSummary(v1alpha1.SummaryFaulty)
+}

@@ -377,6 +377,7 @@ func (n *Node) put(ctx context.Context, base *v1alpha1.NodeHealth, status v1alph
 	n.pub.lastWrite = n.clock.Now()
 	n.pub.pending = time.Time{}
 	n.mu.Unlock()
+	n.keptHolders(ctx, status, out.Status)
 	n.o.Metrics.stands(status.Faults)
 	return nil
 }
