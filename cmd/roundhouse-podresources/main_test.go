@@ -15,10 +15,10 @@ func TestRun(t *testing.T) {
 		fail bool
 	}{
 		"a socket that is not there is an answer": {args: []string{"-socket=" + t.TempDir() + "/s"}, want: "no kubelet socket"},
-		"the version":                             {args: []string{"-version"}, want: "roundhouse-podresources unknown"},
-		"an argument too many":                    {args: []string{"x"}, want: `unexpected argument "x"`, fail: true},
-		"no time at all":                          {args: []string{"-timeout=0s"}, want: "-timeout 0s", fail: true},
-		"too much time":                           {args: []string{"-timeout=1h"}, want: "at most 1m", fail: true},
+		"the version":          {args: []string{"-version"}, want: "roundhouse-podresources unknown"},
+		"an argument too many": {args: []string{"x"}, want: `unexpected argument "x"`, fail: true},
+		"no time at all":       {args: []string{"-timeout=0s"}, want: "-timeout 0s", fail: true},
+		"too much time":        {args: []string{"-timeout=1h"}, want: "at most 1m", fail: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
