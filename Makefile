@@ -29,7 +29,7 @@ LDFLAGS := -X main.version=$(VERSION)
 ARGS ?=
 TESTFLAGS ?=
 
-ROOT_BINARIES := roundhouse-agent roundhouse-cel roundhouse-controller kubectl-roundhouse
+ROOT_BINARIES := roundhouse-agent roundhouse-cel roundhouse-podresources roundhouse-controller kubectl-roundhouse
 
 .PHONY: help
 help: ## Show this list.

@@ -356,7 +356,28 @@ type CheckStatus struct {
 	Since metav1.Time `json:"since"`
 }
 
+// Holder is a container that a device plugin gave a device with a fault to.
+type Holder struct {
+	// device is the ID of the device.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Device string `json:"device"`
+	// namespace is the pod's.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+	// pod is the pod's name.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Pod string `json:"pod"`
+	// container is the container's name, where it is known.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Container string `json:"container,omitempty"`
+}
+
 // NodeHealthStatus is the agent's word to everybody.
+// +kubebuilder:validation:XValidation:rule="!has(self.holders) || has(self.holdersAt)",message="status.holders needs status.holdersAt: nobody can tell which pod is meant otherwise"
 type NodeHealthStatus struct {
 	// summary is the node's health in one word.
 	// +optional
@@ -401,6 +422,22 @@ type NodeHealthStatus struct {
 	// +listType=atomic
 	// +optional
 	Checks []CheckStatus `json:"checks,omitempty"`
+	// holders are the containers that hold a device with a fault that matters, by the kubelet's word of holdersAt. They are of
+	// device plugins only: what DRA gave stands in ResourceClaims.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	// +optional
+	Holders []Holder `json:"holders,omitempty"`
+	// holdersUnknown says why it cannot be told, or not in full, who holds such a device. Where it is empty, nobody holds one
+	// whom holders does not list.
+	// +kubebuilder:validation:MaxLength=256
+	// +optional
+	HoldersUnknown string `json:"holdersUnknown,omitempty"`
+	// holdersAt is when the kubelet was asked, by the node's clock; republished with another change, or after five minutes. A
+	// pod that started later is not meant.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
+	// +optional
+	HoldersAt *metav1.Time `json:"holdersAt,omitempty"`
 	// action is the answer to spec.action.
 	// +optional
 	Action *ActionStatus `json:"action,omitempty"`

@@ -32,6 +32,7 @@ type flags struct {
 	node, hostRoot, stateDir  string
 	server, caFile, tokenFile string
 	bind                      string
+	podResources              string
 	every                     time.Duration
 	checks                    checks.Options
 	npd                       []string
@@ -93,6 +94,8 @@ func parse(args []string, env func(string) string, stderr io.Writer) (*flags, er
 	set.StringVar(&f.caFile, "ca-file", "", "with -server: file of the CA")
 	set.StringVar(&f.tokenFile, "token-file", "", "with -server: file of the bound service-account token")
 	set.StringVar(&f.bind, "metrics-bind", ":9809", "address of /healthz, /readyz and /metrics; empty serves none")
+	set.StringVar(&f.podResources, "pod-resources", "/var/lib/kubelet/pod-resources/kubelet.sock",
+		"the kubelet's pod-resources socket, as it is seen from here; it is asked who holds a bad device. Empty: it is not")
 	set.DurationVar(&f.every, "check-every", 30*time.Second, "time between two looks of a check that nothing hurries")
 	set.IntVar(&f.dailyLimit, "daily-limit", 4, "disruptive acts this host allows in 24 hours, at most 64; 0 allows none; nothing in the API raises it")
 	set.BoolVar(&f.observeOnly, "observe-only", false, "support no actions: the agent needs no privilege to reboot")

@@ -15,6 +15,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/health/kernellog"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 	"github.com/roundhouse-dev/roundhouse/internal/metrics/plain"
+	"github.com/roundhouse-dev/roundhouse/internal/podresources"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy/reboot"
 )
 
@@ -44,6 +45,10 @@ func wire(ctx context.Context, f *flags) (*agent.Node, *plain.Registry, error) {
 		Metrics: agent.NewMetrics(registry, version, f.checks.AcceptInjected),
 	}
 	countLines(registry, set.Log)
+	if f.podResources != "" {
+		o.Holdings = podresources.Helper{Programs: host, Path: beside("roundhouse-podresources"), Socket: f.podResources}
+		o.Parts = set.Parts
+	}
 	if f.dailyLimit == 0 {
 		o.DailyLimit = -1
 	}
@@ -62,9 +67,7 @@ func wire(ctx context.Context, f *flags) (*agent.Node, *plain.Registry, error) {
 func (f *flags) set(ctx context.Context, host *machine.Host) (*checks.Set, error) {
 	o := f.checks
 	o.Every, o.Programs, o.Files, o.Journal = f.every, host, host, host
-	if self, err := os.Executable(); err == nil {
-		o.CELHelper = filepath.Join(filepath.Dir(self), "roundhouse-cel")
-	}
+	o.CELHelper = beside("roundhouse-cel")
 	var warnings []string
 	var err error
 	if o.NPD, warnings, err = checks.ReadNPD(f.npd); err != nil {
@@ -77,6 +80,15 @@ func (f *flags) set(ctx context.Context, host *machine.Host) (*checks.Set, error
 		return nil, err
 	}
 	return checks.New(ctx, o)
+}
+
+// beside is a program that was installed with this one; where it is not known where that is, its bare name finds none.
+func beside(program string) string {
+	self, err := os.Executable()
+	if err != nil {
+		return program
+	}
+	return filepath.Join(filepath.Dir(self), program)
 }
 
 // lateNode is the Node of an agent that is yet to be made: the checks ask it, and it runs the checks.

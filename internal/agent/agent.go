@@ -14,6 +14,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/podresources"
 )
 
 // Machine is what the agent itself needs of the machine; the checks have their own ways in.
@@ -55,6 +56,10 @@ type Options struct {
 	API API
 	// Checks makes the checks. It is called once a boot, because a check's memory is of one boot.
 	Checks func() []Scheduled
+	// Holdings says who holds the devices of device plugins. It is asked while a device is bad; nil says that nobody can tell.
+	Holdings podresources.Lister
+	// Parts are the MIG devices by UUID, and the UUID of the GPU that each is a part of; nil where nobody knows.
+	Parts func() map[string]string
 	// Executors carry out what is in status.supportedActions.
 	Executors map[v1alpha1.ActionType]Executor
 	// DailyLimit is how many disruptive acts this host allows in 24 hours; 4 when zero, none when negative. It is the
@@ -106,6 +111,7 @@ type Node struct {
 	turnedAt time.Time
 	node     nodeFacts
 	act      acting
+	held     holding
 	pub      publishing
 	// fence is the highest fence seen of the object fenceOf.
 	fence   int64
@@ -161,6 +167,7 @@ func New(o Options) (*Node, error) {
 		o:     o,
 		clock: o.Clock,
 		poke:  make(chan struct{}, 1),
+		held:  holding{wake: make(chan struct{}, 1)},
 		pub:   publishing{urgent: rate.NewLimiter(rate.Every(o.WriteGap), urgentBurst)},
 	}, nil
 }
@@ -187,7 +194,17 @@ func (n *Node) Step(ctx context.Context) time.Time {
 		n.look(ctx, s)
 		next = earlier(next, n.dueAt(s))
 	}
-	return earlier(next, n.sync(ctx))
+	next = earlier(next, n.sync(ctx))
+	due, wanted := n.holdersDue()
+	if wanted && !due.After(n.clock.Now()) {
+		n.askHolders(ctx)
+		next = earlier(next, n.sync(ctx))
+		due, wanted = n.holdersDue()
+	}
+	if wanted {
+		next = earlier(next, due)
+	}
+	return next
 }
 
 // Wake makes every check due.
@@ -242,6 +259,7 @@ func (n *Node) begin(ctx context.Context) error {
 	n.journal, n.journalErr = j, journalErr
 	n.completed = nil
 	n.act = acting{}
+	n.held.want, n.held.said = nil, word{}
 	n.bootedLocked(ctx, id, at)
 	return nil
 }

@@ -27,7 +27,9 @@ type server struct {
 	// before is asked before each call, by name; its error is the call's. after is asked when the call has been done.
 	before, after func(call string) error
 	calls         []string
-	watchers      []*watch.FakeWatcher
+	// oldCRD keeps nothing that came later.
+	oldCRD   bool
+	watchers []*watch.FakeWatcher
 }
 
 var _ API = (*server)(nil)
@@ -132,6 +134,9 @@ func (s *server) PutStatus(_ context.Context, h *v1alpha1.NodeHealth) (*v1alpha1
 		return nil, apierrors.NewConflict(resource, h.Name, nil)
 	}
 	stored.Status = h.Status
+	if s.oldCRD {
+		stored.Status.Holders, stored.Status.HoldersAt, stored.Status.HoldersUnknown = nil, nil, ""
+	}
 	s.store(stored)
 	out := s.load()
 	s.mu.Unlock()

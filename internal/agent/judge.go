@@ -31,6 +31,8 @@ type view struct {
 	completed *v1alpha1.Round
 	action    *v1alpha1.ActionStatus
 	opinions  []opinion
+	// kubelet is what it said of who holds what; nil where there is no device plugin.
+	kubelet *word
 }
 
 // Reasons of the Node condition, beside the codes of faults.
@@ -74,7 +76,7 @@ func judge(v view) v1alpha1.NodeHealthStatus {
 		f.Evidence = health.Bound(f.Evidence, health.MaxEvidence)
 	}
 	status.Summary = summary(status)
-	return status
+	return withHolders(status, v.kubelet)
 }
 
 // summary is Acting while an act runs, and the health otherwise.
@@ -117,7 +119,7 @@ func settled(published, next v1alpha1.NodeHealthStatus) v1alpha1.NodeHealthStatu
 	if sameMagnitude(int64(published.FaultsDropped), int64(next.FaultsDropped)) {
 		next.FaultsDropped = published.FaultsDropped
 	}
-	return next
+	return settledHolders(published, next)
 }
 
 // sameMagnitude says that no power of two lies between two counts.
@@ -150,10 +152,11 @@ func masked(s v1alpha1.NodeHealthStatus) v1alpha1.NodeHealthStatus {
 	return s
 }
 
-// urgent says whether a change is worth a write before the gap is over: an answer to the controller, or a fault that is
-// critical and new.
+// urgent says whether a change is worth a write before the gap is over: an answer to the controller, a fault that is
+// critical and new, or the kubelet's first word of who holds the device that it is on.
 func urgent(published, next v1alpha1.NodeHealthStatus) bool {
-	return !equality.Semantic.DeepEqual(published.Action, next.Action) || newCritical(published, next)
+	return !equality.Semantic.DeepEqual(published.Action, next.Action) || newCritical(published, next) ||
+		published.HoldersUnknown == holdersNotAsked && next.HoldersUnknown != holdersNotAsked
 }
 
 // newCritical says whether next has a critical fault that is not published.

@@ -242,6 +242,7 @@ func (n *Node) knowNode(node *corev1.Node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.node = nodeFacts{uid: string(node.UID), readAt: n.clock.Now(), labels: node.Labels, offered: node.Status.Allocatable}
+	n.held.plugin = offersByPlugin(node.Status.Allocatable)
 	for i := range node.Status.Conditions {
 		if c := node.Status.Conditions[i]; c.Type == v1alpha1.ConditionHealthy {
 			n.node.condition = &c
@@ -297,7 +298,7 @@ func (n *Node) desiredLocked(now time.Time, published v1alpha1.NodeHealthStatus)
 func (n *Node) statusLocked(now time.Time, published v1alpha1.NodeHealthStatus, answer *v1alpha1.ActionStatus) v1alpha1.NodeHealthStatus {
 	v := view{
 		version: n.o.Version, bootID: n.boot.ID, boots: n.journal.Boots, completed: n.completed, action: answer,
-		supported: slices.Sorted(maps.Keys(n.o.Executors)),
+		supported: slices.Sorted(maps.Keys(n.o.Executors)), kubelet: n.wordLocked(),
 	}
 	for _, s := range n.slots {
 		v.opinions = append(v.opinions, s.opinion(now))
@@ -320,6 +321,7 @@ func (n *Node) publish(ctx context.Context) (time.Time, error) {
 		return now, nil
 	}
 	status, ready := n.desiredLocked(now, base.Status)
+	n.wantLocked(status, now)
 	if !ready {
 		n.mu.Unlock()
 		return now.Add(idle), nil
@@ -375,6 +377,7 @@ func (n *Node) put(ctx context.Context, base *v1alpha1.NodeHealth, status v1alph
 	n.pub.lastWrite = n.clock.Now()
 	n.pub.pending = time.Time{}
 	n.mu.Unlock()
+	n.keptHolders(ctx, status, out.Status)
 	n.o.Metrics.stands(status.Faults)
 	return nil
 }

@@ -45,6 +45,9 @@ func (n *Node) session(ctx context.Context) {
 	for _, s := range slots {
 		checks.Go(func() { n.checkLoop(ctx, s) })
 	}
+	if n.o.Holdings != nil {
+		checks.Go(func() { n.holdersLoop(ctx) })
+	}
 	for ctx.Err() == nil {
 		id, err := n.o.Machine.BootID(ctx)
 		if err != nil || id != boot {

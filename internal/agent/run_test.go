@@ -35,7 +35,12 @@ func (c *hurried) Wait(ctx context.Context) error {
 // runBench runs an agent on the real clock until the test ends.
 func runBench(t *testing.T, checks ...health.Check) *bench {
 	t.Helper()
-	b := newBench(t, func(o *Options) {
+	return runBenchWith(t, func(*Options) {}, checks...)
+}
+
+func runBenchWith(t *testing.T, change func(*Options), checks ...health.Check) *bench {
+	t.Helper()
+	b := newBench(t, change, func(o *Options) {
 		o.Clock = clock.RealClock{}
 		o.Checks = func() []Scheduled {
 			var out []Scheduled

@@ -204,21 +204,13 @@ func (s *Snapshot) unproved() bool {
 	return false
 }
 
-// deviceDrainedText says what a drain of devices has left alone.
-func (s *Snapshot) deviceDrainedText() string {
-	but := ""
-	if n := s.beside(); n > 0 {
-		but = " but " + count(n, "pod") + " at work on good ones too"
-	}
-	return "no pod holds a bad device any more" + but + "; the others were not touched"
-}
-
-// beside counts the pods that hold a bad device and would lose their work on good ones.
+// beside counts the pods that keep a bad device from a repair that touches nothing else: those that hold it and would lose
+// their work on good ones, and those of which nobody can tell whether they hold it.
 func (s *Snapshot) beside() int {
 	if s.DevicePlan == nil {
 		return 0
 	}
-	return s.DevicePlan.LeftFor(drain.ReasonGoodDevices)
+	return s.DevicePlan.LeftFor(drain.ReasonGoodDevices) + s.DevicePlan.Untold
 }
 
 // widen goes on from a drain to a wider one: at once where its moment has come, else by waiting for it.

@@ -81,7 +81,7 @@ func (s *Snapshot) drainBefore(r rung) drain.Scope {
 	switch {
 	case how == v1alpha1.DrainNothing:
 		return drain.ScopeNothing
-	case how == v1alpha1.DrainDevices && len(s.stillBad()) > 0 && !s.nodeIsBad(s.stillBad()):
+	case how == v1alpha1.DrainDevices && s.movesDevices():
 		return drain.ScopeDevice
 	}
 	return drain.ScopeNode

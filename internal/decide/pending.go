@@ -130,7 +130,7 @@ func notReporting(s *Snapshot) *Decision {
 // moveDevicePods moves the pods that hold a bad device, without waiting for the rest of the node: they run on broken
 // hardware already.
 func moveDevicePods(s *Snapshot) *Decision {
-	if !s.deviceScoped() || s.DevicePlan == nil || len(s.DevicePlan.Move)+len(s.DevicePlan.Terminating) == 0 {
+	if !s.movesDevices() || s.DevicePlan == nil || len(s.DevicePlan.Move)+len(s.DevicePlan.Terminating) == 0 {
 		return nil
 	}
 	return s.begin(drain.ScopeDevice, *s.DevicePlan)

@@ -170,8 +170,10 @@ func (s *Snapshot) lackingIntents(devices []string) []v1alpha1.QuarantineIntent 
 			out = append(out, v1alpha1.QuarantineIntent{Kind: v1alpha1.QuarantineDeviceTaintRule, DeviceID: id,
 				Name: s.freeRule(out)})
 		case OfferedByPlugin:
+			// The kubelet offers as many less as are bad: that is the quarantine. It does not say which; where fewer are gone
+			// than are bad, at least one that is bad is still given to pods.
 			if s.Dropped >= len(devices) {
-				continue // the kubelet offers none of them any more: that is the quarantine.
+				continue
 			}
 			return append(out, s.nodeIntent(have)...)
 		default:
@@ -245,6 +247,13 @@ func (s *Snapshot) nodeIsBad(devices []string) bool {
 func (s *Snapshot) useless(bad int) bool {
 	smallest := s.Policy.Policy.Spec.Devices.SmallestUsefulRequest
 	return smallest != nil && s.deviceCount()-bad < int(*smallest)
+}
+
+// movesDevices says whether the pods of bad devices are moved without the rest of the node: it is about devices, and where
+// the whole node is kept out, then because its device plugin takes no word about one.
+func (s *Snapshot) movesDevices() bool {
+	bad := s.stillBad()
+	return len(bad) > 0 && !s.nodeIsBad(bad)
 }
 
 // repairNow says whether so many devices are bad that the rest is worth less than the repair: from the policy's ratio on,

@@ -56,11 +56,34 @@ func (s *Snapshot) quarantineText() string {
 	switch {
 	case s.NoRules:
 		return noRulesText
+	case !s.deviceScoped() && s.movesDevices() && s.Otherwise == OfferedByPlugin:
+		return "new work is kept off the node, since nobody can tell its device plugin which device to keep back; what runs goes on"
 	case !s.deviceScoped():
 		return "new work is kept off the node; what runs goes on"
 	}
 	bad, all := len(s.stillBad()), s.deviceCount()
 	return fmt.Sprintf("%d of %d devices kept from new work; %d keep serving", bad, all, max(0, all-bad))
+}
+
+// untoldText says what a device drain cannot promise: it leaves alone who is not known to hold a bad device.
+func untoldText(p *drain.Plan) string {
+	if p == nil || p.Untold == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; of %s nobody can tell whether they hold a bad device, and they are left alone (%s)", count(p.Untold, "pod"), p.UntoldWhy)
+}
+
+// deviceDrainedText says what is left when the pods of the bad devices have gone.
+func (s *Snapshot) deviceDrainedText() string {
+	if s.DevicePlan != nil && s.DevicePlan.Untold > 0 {
+		return "no pod is known to hold a bad device any more" + untoldText(s.DevicePlan)
+	}
+	if s.DevicePlan != nil {
+		if n := s.DevicePlan.LeftFor(drain.ReasonGoodDevices); n > 0 {
+			return "no pod holds a bad device any more but " + count(n, "pod") + " at work on good ones too; the others were not touched"
+		}
+	}
+	return "no pod holds a bad device any more; the others were not touched"
 }
 
 // wouldDo says what an incident that is only observed would do.
@@ -81,8 +104,11 @@ func (s *Snapshot) wouldDo() string {
 }
 
 func (s *Snapshot) wouldMove() []string {
-	if s.deviceScoped() && s.DevicePlan != nil && len(s.DevicePlan.Move) > 0 {
-		return []string{"move " + count(len(s.DevicePlan.Move), "pod")}
+	if !s.movesDevices() || s.DevicePlan == nil {
+		return nil
+	}
+	if untold := untoldText(s.DevicePlan); len(s.DevicePlan.Move) > 0 || untold != "" {
+		return []string{"move " + count(len(s.DevicePlan.Move), "pod") + untold}
 	}
 	return nil
 }
@@ -108,11 +134,15 @@ func (s *Snapshot) idleText(p drain.Plan) string {
 	if r, ok := s.nextRung(); ok && r.Action == v1alpha1.RungReboot {
 		what = "a reboot"
 	}
+	untold := ""
+	if s.movesDevices() {
+		untold = untoldText(s.DevicePlan)
+	}
 	if len(p.Blockers) > 0 {
-		return fmt.Sprintf("%s would stop %s that only a human may stop (%s): waiting for idle", what, count(len(p.Blockers), "pod"), p.Blockers[0].Pod)
+		return fmt.Sprintf("%s would stop %s that only a human may stop (%s): waiting for idle", what, count(len(p.Blockers), "pod"), p.Blockers[0].Pod) + untold
 	}
 	return fmt.Sprintf("%s would kill %s (%s): waiting for idle until %s", what, count(p.Jobs, "job pod"), drain.Risk(p.AtRisk),
-		stamp(s.waitDeadline()))
+		stamp(s.waitDeadline())) + untold
 }
 
 func (s *Snapshot) drainText(scope drain.Scope, p drain.Plan) string {
@@ -120,7 +150,7 @@ func (s *Snapshot) drainText(scope drain.Scope, p drain.Plan) string {
 	if scope == drain.ScopeDevice {
 		from = count(len(s.stillBad()), "bad device")
 	}
-	return fmt.Sprintf("moving %s off %s; %d stay", count(p.PodsLeft(), "pod"), from, len(p.Left))
+	return fmt.Sprintf("moving %s off %s; %d stay", count(p.PodsLeft(), "pod"), from, len(p.Left)) + untoldText(&p)
 }
 
 func (s *Snapshot) blockersText() string {

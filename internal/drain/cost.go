@@ -86,11 +86,9 @@ func matches(m v1alpha1.WorkloadMatch, pod corev1.Pod) bool {
 	return m.Gang == nil || *m.Gang == Gang(pod)
 }
 
-// devices counts the accelerators a pod holds: those it is known to hold, else those it asks for by extended resource.
+// devices counts the accelerators a pod holds: those it is known to hold, or those it asks for by extended resource where
+// they are more. Of a device plugin's it may be known only that the bad one is among them.
 func devices(in Input, pod corev1.Pod) int64 {
-	if held := in.Holding[pod.UID]; len(held) > 0 {
-		return int64(len(held))
-	}
 	var n int64
 	for i := range pod.Spec.Containers {
 		for name, q := range pod.Spec.Containers[i].Resources.Requests {
@@ -99,5 +97,5 @@ func devices(in Input, pod corev1.Pod) int64 {
 			}
 		}
 	}
-	return n
+	return max(n, int64(len(in.Holding[pod.UID])))
 }

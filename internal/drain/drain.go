@@ -44,6 +44,8 @@ const (
 	ReasonOtherDevice = "OtherDevice"
 	// ReasonGoodDevices is given, in a device drain, for pods that hold a bad device and would lose their work on good ones.
 	ReasonGoodDevices = "GoodDevices"
+	// ReasonUntold is given, in a device drain, for pods of which nobody can tell whether they hold a bad device.
+	ReasonUntold = "DeviceUntold"
 	// ReasonUnreplicated is given for pods that nothing would create again.
 	ReasonUnreplicated = "Unreplicated"
 	// ReasonNever is given for pods whose class says that only a human stops them.
@@ -61,9 +63,14 @@ type Input struct {
 	Pods []corev1.Pod
 	// Holding maps a pod to the IDs of the devices it holds, where that is known.
 	Holding map[types.UID][]string
+	// Untold are pods that may hold a bad device beside what Holding lists, and UntoldWhy is why that cannot be told. A device
+	// drain leaves them alone: what is not known to be on broken hardware is not stopped for it.
+	Untold    map[types.UID]bool
+	UntoldWhy string
 	// Scope is how much is emptied.
 	Scope Scope
-	// Whole, with ScopeDevice, takes the pods too that would lose work on good devices.
+	// Whole, with ScopeDevice, takes the pods too that would lose work on good devices, and those that may hold a bad one: a
+	// repair of the device would stop them.
 	Whole bool
 	// BadDevices are the devices whose pods must go, with ScopeDevice.
 	BadDevices []string
@@ -99,6 +106,9 @@ type Plan struct {
 	Blockers []v1alpha1.Blocker
 	// AtRisk is what stopping Move and Blockers would lose, in device-hours.
 	AtRisk float64
+	// Untold counts the pods of Left with ReasonUntold, and UntoldWhy is the input's where there are any.
+	Untold    int
+	UntoldWhy string
 	// Jobs counts the pods of Move and Blockers that would lose work.
 	Jobs int
 }
@@ -132,6 +142,10 @@ func Make(in Input) Plan {
 func (p *Plan) place(in Input, pod corev1.Pod) {
 	if reason := leave(in, pod); reason != "" {
 		p.Left = append(p.Left, Left{Pod: pod, Reason: reason})
+		if reason == ReasonUntold {
+			p.Untold++
+			p.UntoldWhy = in.UntoldWhy
+		}
 		return
 	}
 	if pod.DeletionTimestamp != nil {
@@ -176,9 +190,20 @@ func leave(in Input, pod corev1.Pod) string {
 	case owner != nil && owner.Kind == "DaemonSet":
 		return ReasonDaemonSet
 	case in.Scope == ScopeDevice && !holdsAny(in.Holding[pod.UID], in.BadDevices):
-		return ReasonOtherDevice
+		return otherDevice(in, pod)
 	}
 	return ""
+}
+
+// otherDevice says why a pod stays that is not known to hold a bad device. One that may, and is going anyway, is waited for.
+func otherDevice(in Input, pod corev1.Pod) string {
+	switch {
+	case !in.Untold[pod.UID]:
+		return ReasonOtherDevice
+	case in.Whole || pod.DeletionTimestamp != nil:
+		return ""
+	}
+	return ReasonUntold
 }
 
 func holdsAny(held, bad []string) bool {

@@ -200,3 +200,26 @@ func TestAPlanIsAPartitionAndDeterministic(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoeverMayHoldABadDeviceIsLeftAloneAndCounted(t *testing.T) {
+	in := Input{Now: now, Scope: ScopeDevice, BadDevices: []string{"GPU-3"}, UntoldWhy: "no kubelet socket",
+		Pods: []corev1.Pod{pod("bad", "Job", gpus(8)), pod("may", "Job", gpus(1)), pod("may-and-ends", "Job", going), pod("other", "Job", gpus(1)),
+			pod("may-and-ended", "Job", ended)},
+		Holding: map[types.UID][]string{"bad": {"GPU-3"}, "other": {"GPU-4"}},
+		Untold:  map[types.UID]bool{"bad": true, "may": true, "may-and-ends": true, "may-and-ended": true}}
+	p := Make(in)
+	if diff := cmp.Diff([]string{"bad"}, names(p.Move)); diff != "" {
+		t.Error(diff)
+	}
+	if p.Untold != 1 || p.UntoldWhy != "no kubelet socket" || len(p.Terminating) != 1 || len(p.Left) != 3 {
+		t.Errorf("%+v", p)
+	}
+	// It holds eight, of which one is known to be bad.
+	if p.AtRisk != 16 {
+		t.Errorf("%v device-hours, want 16", p.AtRisk)
+	}
+	in.Scope = ScopeNode
+	if p := Make(in); p.Untold != 0 || p.UntoldWhy != "" || len(p.Move) != 3 {
+		t.Errorf("whoever it is goes with the node: %+v", p)
+	}
+}

@@ -151,6 +151,7 @@ func TestChart(t *testing.T) {
 		"mode=quarantine,remedies.jobs=true":       "remedies.jobs needs mode remediate",
 		"remedies.pauseOperands=true":              "remedies.pauseOperands needs mode remediate",
 		"remedies.everything=true":                 "additional properties 'everything' not allowed",
+		"agent.podResources=var/lib/kubelet":       "does not match pattern",
 		"agent.nvml=perhaps":                       "got string, want boolean",
 		"controller.redfish.secrets=bmc":           "got string, want array",
 		"controller.redfish.secrets={*}":           "does not match pattern",
@@ -256,6 +257,12 @@ func checkAgentPod(t *testing.T, mode string, set *appsv1.DaemonSet) {
 	host := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == "/" })
 	if host != acts || slices.Contains(container.Args, "--no-nvml") == acts || slices.Contains(container.Args, "--host-root=/host") != acts {
 		t.Errorf("the host's root is mounted: %t, args %v; want both where the agent is privileged", host, container.Args)
+	}
+	asks := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool {
+		return v.HostPath != nil && v.HostPath.Path == "/var/lib/kubelet/pod-resources"
+	})
+	if !asks || !slices.Contains(container.Args, "--pod-resources=/var/lib/kubelet/pod-resources/kubelet.sock") {
+		t.Errorf("the kubelet's directory is mounted: %t, args %v; want both in every mode", asks, container.Args)
 	}
 	if pod.HostNetwork || pod.HostIPC || *pod.AutomountServiceAccountToken {
 		t.Error("the agent needs neither the host's network nor its IPC nor a token besides the one that is projected")

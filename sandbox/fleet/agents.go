@@ -102,7 +102,7 @@ func (a *agents) start(name string, m *fake.Machine, bound boundTo, seed *corev1
 		p.api.seed.Store(&seeding{first: first, node: seed})
 	}
 	p.node, err = agent.New(agent.Options{
-		Name: name, Version: a.o.AgentVersion, Machine: m, API: p.api, DailyLimit: a.o.DailyLimit,
+		Name: name, Version: a.o.AgentVersion, Machine: m, API: p.api, DailyLimit: a.o.DailyLimit, Holdings: m,
 		Checks:    func() []agent.Scheduled { return checks(m, a.o.CheckEvery) },
 		Executors: map[v1alpha1.ActionType]agent.Executor{v1alpha1.ActionReboot: reboot.New(m)},
 	})

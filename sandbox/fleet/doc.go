@@ -18,6 +18,7 @@
 //	agents.go   the real agents: each by itself, or thousands by a few workers
 //	token.go    each agent's own credential, asked for when it is first needed
 //	kubelet.go  what becomes of pods; lifecycle.go is its pure part
+//	plugin.go   which devices a device plugin's pods were given, as a kubelet tells on its pod-resources socket
 //	faults.go   what can be injected
 //	foreign.go  others who write to the same Nodes
 package fleet

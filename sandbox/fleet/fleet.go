@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/podresources"
 )
 
 const (
@@ -90,8 +91,10 @@ func newFleet(ctx context.Context, admin *rest.Config, o Options) (*Fleet, error
 		return nil, fmt.Errorf("making the fleet's client: %w", err)
 	}
 	f.kubelets.host, f.kubelets.program, f.kubelets.gone = f.hostOf, f.program, f.gone
+	f.kubelets.answering = f.answering
 	for i := range o.Nodes {
 		n := newSimulated(o, i, f.changed)
+		n.machine.SetHoldings(func() []podresources.Holding { return f.kubelets.holdings(n.name) })
 		f.nodes = append(f.nodes, n)
 		f.byName[n.name] = n
 	}

@@ -40,12 +40,16 @@ type kubelets struct {
 	program func(pod *corev1.Pod) (ready bool)
 	// gone tells that a pod's program has to end.
 	gone func(pod types.UID, node string)
+	// answering lists what a node's device plugin can give; nil where there are no plugins.
+	answering func(node string) []string
 
 	informer cache.SharedIndexInformer
 	queue    workqueue.TypedDelayingInterface[cache.ObjectName]
 
 	mu   sync.Mutex
 	runs map[types.UID]*run
+	// given is what pods have of device plugins.
+	given map[types.UID]given
 }
 
 func newKubelets(client kubernetes.Interface, log logr.Logger) (*kubelets, error) {
@@ -87,7 +91,11 @@ func strip(object any) (any, error) {
 	pod.Spec.Volumes, pod.Spec.Tolerations, pod.Spec.Affinity = nil, nil, nil
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
-		pod.Spec.Containers[i] = corev1.Container{Name: c.Name, Image: c.Image}
+		kept := corev1.Container{Name: c.Name, Image: c.Image}
+		if n, ok := c.Resources.Requests[PluginResource]; ok {
+			kept.Resources.Requests = corev1.ResourceList{PluginResource: n}
+		}
+		pod.Spec.Containers[i] = kept
 	}
 	pod.Status.ContainerStatuses = nil
 	return pod, nil
@@ -125,6 +133,7 @@ func (k *kubelets) deleted(object any) {
 	}
 	k.mu.Lock()
 	delete(k.runs, pod.UID)
+	delete(k.given, pod.UID)
 	k.mu.Unlock()
 	k.gone(pod.UID, pod.Spec.NodeName)
 }
@@ -230,6 +239,7 @@ func (k *kubelets) make(ctx context.Context, s situation, step step) error {
 	case moveRemove:
 		return k.remove(ctx, s.pod)
 	case moveStart:
+		k.give(s.pod)
 		r = &run{boot: s.boot, started: s.now}
 	case moveRestart:
 		r = &run{boot: s.boot, started: s.now, restarts: s.run.restarts + 1}
@@ -252,6 +262,7 @@ func (k *kubelets) make(ctx context.Context, s situation, step step) error {
 		k.runs[s.pod.UID] = r
 		k.mu.Unlock()
 	} else {
+		k.takeBack(s.pod.UID)
 		k.gone(s.pod.UID, s.pod.Spec.NodeName)
 	}
 	return nil

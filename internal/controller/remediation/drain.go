@@ -51,6 +51,7 @@ func (r *Reconciler) plans(ctx context.Context, w *work, s *decide.Snapshot) err
 func (r *Reconciler) plan(w *work, s *decide.Snapshot) {
 	in := drain.Input{Now: s.Now, Pods: w.occupants.pods, Scope: drain.ScopeNode, BadDevices: s.RepairDevices(),
 		Holding: holding(w.occupants.claims, s)}
+	in.Untold, in.UntoldWhy = byPlugin(in.Pods, s, in.Holding)
 	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
 		in.Classes = p.Spec.Drain.Classes
 	}

@@ -52,7 +52,7 @@ func (r *Reconciler) handles(ctx context.Context, w *work, s *decide.Snapshot, r
 		}
 		w.offers = offers
 	}
-	s.Handles, s.Otherwise, s.Dropped = w.offers.handles, w.offers.otherwise, dropped(s.Node)
+	s.Handles, s.Otherwise, s.Dropped = w.offers.handles, w.offers.otherwise, dropped(s.Node, s.Health)
 	if !rules {
 		return nil
 	}
@@ -188,14 +188,34 @@ func uuidOf(driver string, attributes map[resourcev1.QualifiedName]resourcev1.De
 }
 
 // dropped is how many devices the kubelet's allocatable lacks of its capacity: its plugin has called them unhealthy, and
-// no new pod gets them.
-func dropped(node *corev1.Node) int {
+// no new pod gets them. A device that is shared in time is offered as many, and takes all of them with it.
+func dropped(node *corev1.Node, health *v1alpha1.NodeHealth) int {
 	var n int64
 	for name, capacity := range node.Status.Capacity {
-		if strings.HasSuffix(string(name), "/gpu") {
-			allocatable := node.Status.Allocatable[name]
-			n += max(0, capacity.Value()-allocatable.Value())
+		if !strings.HasSuffix(string(name), "/gpu") {
+			continue
 		}
+		allocatable := node.Status.Allocatable[name]
+		n += max(0, capacity.Value()-allocatable.Value()) / shares(string(name), capacity.Value(), health)
 	}
 	return int(n)
+}
+
+// shares is as how many each device is offered: capacity over the devices of the resource's vendor, rounded up, so that what
+// is not even counts for less.
+func shares(resource string, capacity int64, health *v1alpha1.NodeHealth) int64 {
+	if health == nil {
+		return 1
+	}
+	domain, _, _ := strings.Cut(strings.ToLower(resource), "/")
+	var devices int64
+	for _, d := range health.Status.Devices {
+		if d.Vendor == "" || strings.Contains(domain, strings.ToLower(d.Vendor)) {
+			devices++
+		}
+	}
+	if devices == 0 {
+		return 1
+	}
+	return max(1, (capacity+devices-1)/devices)
 }

@@ -44,6 +44,8 @@ type Source struct {
 	hadGPUs bool
 	// addresses are the PCI addresses by index, of the last report that had them all.
 	addresses []string
+	// parts are MIG devices, and the GPU that each is a part of.
+	parts map[string]string
 }
 
 // New returns a source. It asks nothing yet.
@@ -188,6 +190,7 @@ func (s *Source) takeLocked(l *look) {
 	}
 	l.GPUs = slices.Clone(l.GPUs[:min(len(l.GPUs), maxGPUs)])
 	s.noticeLoadLocked(l)
+	s.partsLocked(l)
 	s.nameLocked(l)
 }
 

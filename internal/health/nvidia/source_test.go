@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/roundhouse-dev/roundhouse/internal/health"
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
@@ -393,6 +396,35 @@ func TestPartsOfAGPUAreTheGPU(t *testing.T) {
 	res := r.look("recovery-action")
 	if len(res.Findings) != 1 || res.Findings[0].PCI != "0000:41:00.0" || res.Devices != nil {
 		t.Errorf("%+v", res)
+	}
+}
+
+func TestPartsStayKnownWhenTheirGPUIsLost(t *testing.T) {
+	r := newRig(t, "a100x2-mig")
+	r.look("recovery-action")
+	parts := r.source.Parts()
+	if len(parts) == 0 {
+		t.Fatal("the fixture has no parts")
+	}
+	split := slices.IndexFunc(r.report.GPUs, func(g machine.NVMLGPU) bool { return len(g.Instances) > 0 })
+	for _, gpu := range parts {
+		if gpu != r.gpu(split).UUID {
+			t.Errorf("a part of %s", gpu)
+		}
+	}
+	gpu := *r.gpu(split)
+	*r.gpu(split) = machine.NVMLGPU{Index: split, Handle: "GPU_IS_LOST", Lost: "GPU_IS_LOST", UUID: gpu.UUID}
+	r.advance(time.Hour)
+	r.look("recovery-action")
+	if diff := cmp.Diff(parts, r.source.Parts()); diff != "" {
+		t.Error(diff)
+	}
+	gpu.Instances, gpu.MIG = nil, ptr(false)
+	*r.gpu(split) = gpu
+	r.advance(time.Hour)
+	r.look("recovery-action")
+	if got := r.source.Parts(); len(got) != 0 {
+		t.Errorf("MIG was switched off, and there are still %v", got)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
+	"github.com/roundhouse-dev/roundhouse/internal/podresources"
 )
 
 // maxLog is how many records the kernel log keeps; older ones are overwritten, as the kernel does.
@@ -82,6 +83,7 @@ type Machine struct {
 	aer       aerScript
 	ports     portScript
 	amd       amdScript
+	holdings  func() []podresources.Holding
 }
 
 // slot is a place on the bus: the device as it was made, and what is wrong with it.
