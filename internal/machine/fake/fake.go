@@ -82,6 +82,7 @@ type Machine struct {
 	aer       aerScript
 	ports     portScript
 	amd       amdScript
+	resets    resetScript
 }
 
 // slot is a place on the bus: the device as it was made, and what is wrong with it.
