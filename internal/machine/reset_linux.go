@@ -63,9 +63,14 @@ func (h *Host) CanReset(ctx context.Context, address string, way ResetWay) error
 	return fmt.Errorf("%q: %w", way, ErrNoSuchWay)
 }
 
-// writable says whether the device has the attribute and we may write it.
+// writable says whether the device has the attribute and we may write it. A GPU that amdgpu has in a hive is left alone: a
+// reset of one can interrupt the others (AMD SMI documentation, "GPU reset behavior on XGMI systems").
 func (h *Host) writable(address, attribute string) error {
-	path := filepath.Join(h.sysfs(), "bus/pci/devices", address, attribute)
+	dir := filepath.Join(h.sysfs(), "bus/pci/devices", address)
+	if _, err := os.Lstat(filepath.Join(dir, "xgmi_hive_info")); err == nil {
+		return fmt.Errorf("it is in an XGMI hive, whose other GPUs a reset can interrupt: %w", ErrNoSuchWay)
+	}
+	path := filepath.Join(dir, attribute)
 	switch err := unix.Access(path, unix.W_OK); {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("the kernel offers no %s for it: %w", attribute, ErrNoSuchWay)

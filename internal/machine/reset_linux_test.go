@@ -376,6 +376,20 @@ func TestWaysThatThereAreNot(t *testing.T) {
 			t.Errorf("%s: %v", way, err)
 		}
 	}
+	for _, attribute := range []string{"reset", "remove"} {
+		m.file(m.dev(attribute), "")
+	}
+	for _, way := range []ResetWay{ResetByFunction, ResetByRescan} {
+		if err := m.host.CanReset(t.Context(), gpuAt, way); err != nil {
+			t.Errorf("%s: %v", way, err)
+		}
+	}
+	m.file(m.dev("xgmi_hive_info/device"), "")
+	for _, way := range []ResetWay{ResetByFunction, ResetByRescan} {
+		if err := m.host.CanReset(t.Context(), gpuAt, way); !errors.Is(err, ErrNoSuchWay) {
+			t.Errorf("%s in a hive: %v", way, err)
+		}
+	}
 	for _, address := range []string{"", "../../../x", "18:00.0", "0000:18:00.0/.."} {
 		if _, err := m.host.ResetDevice(t.Context(), address, ResetByRescan); err == nil {
 			t.Errorf("reset %q", address)
