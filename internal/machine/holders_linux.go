@@ -94,11 +94,11 @@ func (s *holderSearch) add(h Holder) {
 // on), its vfio group, and NVIDIA's, of which sysfs knows nothing.
 func (s *holderSearch) addNodes(address string) error {
 	dir := s.h.path("sys/bus/pci/devices", address)
-	real, err := filepath.EvalSymlinks(dir)
+	resolved, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return fmt.Errorf("finding its files: %w", err)
 	}
-	if err := s.walk(address, real, nodeDepth); err != nil {
+	if err := s.walk(address, resolved, nodeDepth); err != nil {
 		return fmt.Errorf("finding its files: %w", err)
 	}
 	if n, err := os.ReadFile(filepath.Join(dir, "sriov_numvfs")); err == nil && strings.TrimSpace(string(n)) != "0" {
@@ -111,10 +111,14 @@ func (s *holderSearch) addNodes(address string) error {
 			return fmt.Errorf("finding its vfio group: %w", err)
 		}
 	}
-	driver, err := os.Readlink(filepath.Join(dir, "driver"))
-	if err != nil || filepath.Base(driver) != "nvidia" {
-		return nil
+	if driver, err := os.Readlink(filepath.Join(dir, "driver")); err == nil && filepath.Base(driver) == "nvidia" {
+		return s.addNVIDIA(address)
 	}
+	return nil
+}
+
+// addNVIDIA adds the file of a GPU that NVIDIA's driver has.
+func (s *holderSearch) addNVIDIA(address string) error {
 	data, err := os.ReadFile(s.h.path("proc/driver/nvidia/gpus", address, "information"))
 	if err != nil {
 		return fmt.Errorf("finding the number of its file /dev/nvidiaN: %w", err)
