@@ -159,11 +159,19 @@ func (h *Host) resetWith(ctx context.Context, smi Program, address string) (said
 			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTimeout)
 			defer cancel()
 			if _, e := h.smi(back, smi, "-pm", "1", "-i", address); e != nil {
-				err = errors.Join(err, fmt.Errorf("switching persistence mode on again: %w", e))
+				err = and(err, fmt.Errorf("switching persistence mode on again: %w", e))
 			}
 		}()
 	}
 	return h.smi(ctx, smi, "--gpu-reset", "-i", address)
+}
+
+// and is both errors in one line.
+func and(err, more error) error {
+	if err == nil {
+		return more
+	}
+	return fmt.Errorf("%w; %w", err, more)
 }
 
 // smi runs nvidia-smi and returns what it says in one line.
@@ -217,7 +225,7 @@ func (h *Host) resetFunction(ctx context.Context, address string) (string, error
 	back, cancelBack := context.WithTimeout(context.WithoutCancel(ctx), putBackTimeout)
 	defer cancelBack()
 	if e := h.write(back, bind, address); e != nil {
-		return said, errors.Join(err, fmt.Errorf("giving it back to driver %s: %w", driver, e))
+		return said, and(err, fmt.Errorf("giving it back to driver %s: %w", driver, e))
 	}
 	return said + ", driver " + driver + " bound anew", err
 }

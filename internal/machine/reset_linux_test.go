@@ -418,6 +418,7 @@ func TestResetBySMI(t *testing.T) {
 		want        string
 		runs        []string
 		fails       bool
+		on          string // what switching persistence mode on again does
 	}{
 		"as it is": {
 			persistence: "echo Disabled", resets: "echo GPU was successfully reset.", want: "GPU was successfully reset.",
@@ -436,6 +437,14 @@ func TestResetBySMI(t *testing.T) {
 				"--query-gpu=persistence_mode --format=csv,noheader -i " + gpuAt, "-pm 0 -i " + gpuAt, "--gpu-reset -i " + gpuAt, "-pm 1 -i " + gpuAt,
 			},
 		},
+		"both that the reset fails and that persistence mode stays off are told": {
+			persistence: "echo Enabled", resets: "echo In use by another client; exit 255", on: "echo no; exit 3", fails: true,
+			want: "nvidia-smi --gpu-reset: exit status 255: In use by another client; " +
+				"switching persistence mode on again: nvidia-smi -pm: exit status 3: no",
+			runs: []string{
+				"--query-gpu=persistence_mode --format=csv,noheader -i " + gpuAt, "-pm 0 -i " + gpuAt, "--gpu-reset -i " + gpuAt, "-pm 1 -i " + gpuAt,
+			},
+		},
 		"a GPU that tells nothing is reset all the same": {
 			persistence: "exit 15", resets: "echo GPU was successfully reset.", want: "GPU was successfully reset.",
 			runs: []string{"--query-gpu=persistence_mode --format=csv,noheader -i " + gpuAt, "--gpu-reset -i " + gpuAt},
@@ -445,7 +454,8 @@ func TestResetBySMI(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachineTree(t, "nvidia")
 			log := filepath.Join(t.TempDir(), "runs")
-			script := fmt.Sprintf("#!/bin/sh\necho \"$@\" >>%s\ncase \"$1\" in\n--query*) %s ;;\n--gpu-reset) %s ;;\nesac\n", log, tt.persistence, tt.resets)
+			script := fmt.Sprintf("#!/bin/sh\necho \"$@\" >>%s\ncase \"$1\" in\n--query*) %s ;;\n--gpu-reset) %s ;;\n-pm) if [ \"$2\" = 1 ]; then :; %s\n fi ;;\nesac\n",
+				log, tt.persistence, tt.resets, tt.on)
 			path := filepath.Join(t.TempDir(), "nvidia-smi")
 			if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 				t.Fatal(err)

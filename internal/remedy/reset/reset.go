@@ -124,15 +124,15 @@ func (e *Executor) find(ctx context.Context, ids []string) ([]target, error) {
 
 // way is the first way that there is for the device.
 func (e *Executor) way(ctx context.Context, d machine.PCIDevice) (machine.ResetWay, error) {
-	var why []error
+	var why []string
 	for _, way := range ways(d.Driver) {
 		err := e.machine.CanReset(ctx, d.Address, way)
 		if err == nil {
 			return way, nil
 		}
-		why = append(why, fmt.Errorf("%s: %w", way, err))
+		why = append(why, fmt.Sprintf("%s: %v", way, err))
 	}
-	return "", errors.Join(why...)
+	return "", errors.New(strings.Join(why, "; "))
 }
 
 // ways are the ways for devices of a driver, the best first. NVIDIA's driver must do it itself: when it is taken off a
