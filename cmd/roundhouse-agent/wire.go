@@ -17,6 +17,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/metrics/plain"
 	"github.com/roundhouse-dev/roundhouse/internal/podresources"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy/reboot"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/reset"
 )
 
 // wire puts the agent together.
@@ -53,7 +54,10 @@ func wire(ctx context.Context, f *flags) (*agent.Node, *plain.Registry, error) {
 		o.DailyLimit = -1
 	}
 	if !f.observeOnly {
-		o.Executors = map[v1alpha1.ActionType]agent.Executor{v1alpha1.ActionReboot: reboot.New(host)}
+		o.Executors = map[v1alpha1.ActionType]agent.Executor{
+			v1alpha1.ActionReboot:      reboot.New(host),
+			v1alpha1.ActionResetDevice: reset.New(host, set.Locate),
+		}
 	}
 	if f.checks.AcceptInjected {
 		logr.FromContextOrDiscard(ctx).Info("Believing kernel-log lines that any process can write: this is for tests only")

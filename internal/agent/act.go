@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 )
 
 const (
@@ -20,6 +22,10 @@ const (
 	actRetry = 2 * time.Second
 	// stillUpAfter is how long an act may take, and how long after it was asked for a reboot is taken not to come.
 	stillUpAfter = 10 * time.Minute
+	// actGrace is how long an act may take to end when the agent is stopped. The kubelet kills it after ten seconds.
+	actGrace = 8 * time.Second
+	// tellTimeout bounds the telling of one check that a device was reset.
+	tellTimeout = 10 * time.Second
 	// maxActionMessage is the bound of status.action.message, in bytes.
 	maxActionMessage = 512
 )
@@ -35,6 +41,8 @@ type acting struct {
 	// running is the id whose executor is at work; ran is the last one whose executor came back, at ranAt.
 	running, ran string
 	ranAt        time.Time
+	// quiet says that no check looks while running is at work: what it would see is the act.
+	quiet bool
 	// waitUntil is when an action that waits is looked at again.
 	waitUntil time.Time
 }
@@ -215,10 +223,10 @@ func (n *Node) start(ctx context.Context, s snapshot) (time.Time, error) {
 		return now, nil
 	}
 	n.mu.Lock()
-	n.act.running = s.action.ID
+	n.act.running, n.act.quiet = s.action.ID, s.action.Type == v1alpha1.ActionResetDevice
 	n.mu.Unlock()
 	logr.FromContextOrDiscard(ctx).Info("Acting", "node", n.o.Name, "action", s.action.ID, "type", s.action.Type)
-	go n.execute(ctx, s.action)
+	n.acts.Go(func() { n.execute(ctx, s.action) })
 	return now.Add(idle), nil
 }
 
@@ -226,16 +234,14 @@ func (n *Node) start(ctx context.Context, s snapshot) (time.Time, error) {
 func (n *Node) execute(ctx context.Context, action v1alpha1.Action) {
 	actCtx, cancel := context.WithTimeout(ctx, stillUpAfter)
 	defer cancel()
-	err := doContained(actCtx, n.o.Executors[action.Type], action)
-	// An agent that is stopped, as it is by the shutdown it asked for, has nothing to say about the end of the act; a new
-	// boot says that for itself.
-	stopped := ctx.Err() != nil
-	if err != nil && !stopped {
-		if id, bootErr := n.o.Machine.BootID(ctx); bootErr != nil || id == action.BootID {
-			n.end(ctx, action, verdict{
-				step: stepEnd, result: v1alpha1.ResultFailed, reason: v1alpha1.ActionReasonActFailed, message: err.Error(),
-			})
-		}
+	report, err := doContained(actCtx, n.o.Executors[action.Type], action)
+	n.tellReset(context.WithoutCancel(ctx), report.Reset)
+	n.mu.Lock()
+	n.act.quiet = false
+	n.mu.Unlock()
+	if v, over := n.outcome(ctx, action, report, err); over {
+		// What is done is written down, also when the agent is stopped just now.
+		n.end(context.WithoutCancel(ctx), action, v)
 	}
 	n.mu.Lock()
 	if n.act.running == action.ID {
@@ -245,8 +251,76 @@ func (n *Node) execute(ctx context.Context, action v1alpha1.Action) {
 	n.nudge()
 }
 
+// awaitAct waits for an act that is at work while the agent is stopped, for as long as there is before it is killed: a
+// device that is off the bus for a moment should be back.
+func (n *Node) awaitAct() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.acts.Wait()
+	}()
+	timer := n.clock.NewTimer(actGrace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C():
+	}
+}
+
+// outcome says how an act ended; it is false for one whose end a new boot or the next process has to tell.
+func (n *Node) outcome(ctx context.Context, action v1alpha1.Action, report remedy.Report, err error) (verdict, bool) {
+	var refusal *remedy.Refusal
+	switch {
+	case err == nil && action.Type == v1alpha1.ActionReboot:
+		return verdict{}, false
+	case err == nil:
+		return verdict{step: stepEnd, result: v1alpha1.ResultSucceeded, reason: remedy.ReasonDeviceReset, message: report.Message}, true
+	case ctx.Err() != nil:
+		// An agent that is stopped, as it is by the shutdown it asked for, cannot know what the error is worth.
+		return verdict{}, false
+	}
+	if id, bootErr := n.o.Machine.BootID(ctx); bootErr == nil && id != action.BootID {
+		return verdict{}, false
+	}
+	if errors.As(err, &refusal) && len(report.Reset) == 0 {
+		return *refuse(refusal.Reason, "%s", refusal.Message), true
+	}
+	return verdict{step: stepEnd, result: v1alpha1.ResultFailed, reason: v1alpha1.ActionReasonActFailed, message: err.Error()}, true
+}
+
+// tellReset tells the checks that devices were reset, before any of them looks again.
+func (n *Node) tellReset(ctx context.Context, addresses []string) {
+	n.mu.Lock()
+	slots := slices.Clone(n.slots)
+	n.mu.Unlock()
+	for _, address := range addresses {
+		for _, s := range slots {
+			r, ok := s.check.(health.Resetter)
+			if !ok {
+				continue
+			}
+			if err := resetContained(ctx, r, address); err != nil {
+				logr.FromContextOrDiscard(ctx).Error(err, "A check was not told of a reset",
+					"node", n.o.Name, "check", s.check.Name(), "device", address)
+			}
+		}
+	}
+}
+
+// resetContained tells one check, and turns a panic of it into an error.
+func resetContained(ctx context.Context, r health.Resetter, address string) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the check itself broke: %v", p)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	return r.DeviceReset(ctx, address)
+}
+
 // doContained turns a panic of the executor into an error.
-func doContained(ctx context.Context, e Executor, action v1alpha1.Action) (err error) {
+func doContained(ctx context.Context, e Executor, action v1alpha1.Action) (report remedy.Report, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the executor itself broke: %v", p)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/machine/fake"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 )
 
 // askReboot is the controller asking for a reboot.
@@ -448,7 +449,9 @@ func TestRebootThatNeverComes(t *testing.T) {
 
 type doing func(ctx context.Context) error
 
-func (d doing) Do(ctx context.Context, _ v1alpha1.Action) error { return d(ctx) }
+func (d doing) Do(ctx context.Context, _ v1alpha1.Action) (remedy.Report, error) {
+	return remedy.Report{}, d(ctx)
+}
 
 func TestCrashOfTheMachineIsNotOurBoot(t *testing.T) {
 	b := newBench(t)

@@ -15,6 +15,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
 	"github.com/roundhouse-dev/roundhouse/internal/podresources"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 )
 
 // Machine is what the agent itself needs of the machine; the checks have their own ways in.
@@ -31,8 +32,9 @@ type Machine interface {
 
 // Executor carries out actions of one type.
 type Executor interface {
-	// Do carries the action out. For a reboot it returns only when none came, or when one has merely begun.
-	Do(ctx context.Context, action v1alpha1.Action) error
+	// Do carries the action out, once. For a reboot it returns only when none came, or when one has merely begun. An error
+	// that is a *remedy.Refusal means that nothing was done.
+	Do(ctx context.Context, action v1alpha1.Action) (remedy.Report, error)
 }
 
 // Scheduled is a check and its schedule.
@@ -94,6 +96,8 @@ type Node struct {
 	poke chan struct{}
 	// stepping lets one sync at a time through: at most one write is in flight.
 	stepping sync.Mutex
+	// acts counts the executors at work.
+	acts sync.WaitGroup
 
 	mu      sync.Mutex
 	boot    v1alpha1.Boot // the present boot; zero before begin

@@ -11,6 +11,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/machine/fake"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy/reboot"
 )
 
@@ -187,5 +188,49 @@ func TestAmbiguousWritesEndInOneReboot(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+func TestAgentKilledAtAnyEffectResetsAtMostOnce(t *testing.T) {
+	interrupted, succeeded := 0, 0
+	for _, before := range []bool{false, true} {
+		for k := 1; k <= 12; k++ {
+			t.Run(fmt.Sprintf("killed before=%t effect %d", before, k), func(t *testing.T) {
+				did := 0
+				b := newBench(t)
+				b.step(time.Minute)
+				process := func(left int) {
+					m := &mortal{left: left, before: before}
+					b.become(m)
+					b.options.Executors[v1alpha1.ActionResetDevice] = resetting(func(context.Context, v1alpha1.Action) (remedy.Report, error) {
+						err := m.effect(func() error { did++; return nil })
+						return remedy.Report{}, err
+					})
+					b.restart()
+				}
+				process(k)
+				b.askReset("a-1")
+				b.step(2 * time.Second)
+				process(1 << 30)
+				b.step(time.Minute)
+				a := b.server.get().Status.Action
+				switch {
+				case a == nil || a.State != v1alpha1.ActionDone:
+					t.Fatalf("never came to an end: %+v", a)
+				case a.Result == v1alpha1.ResultInterrupted:
+					interrupted++
+				case a.Result == v1alpha1.ResultSucceeded:
+					succeeded++
+				default:
+					t.Errorf("ended as %+v", a)
+				}
+				if did > 1 || a.Result == v1alpha1.ResultSucceeded && did != 1 {
+					t.Errorf("done %d times, and said to be %s", did, a.Result)
+				}
+			})
+		}
+	}
+	if interrupted < 3 || succeeded < 3 {
+		t.Errorf("%d interrupted and %d succeeded: the test kills too little, or too much", interrupted, succeeded)
 	}
 }

@@ -169,10 +169,14 @@ func (j *journal) open(action v1alpha1.Action, at time.Time) {
 	j.bound()
 }
 
-// finish ends an act.
+// finish ends an act. One that was refused in the end has disrupted nothing, and is not counted against the limit.
 func (j *journal) finish(s v1alpha1.ActionStatus) {
 	for i := range j.Acts {
 		if a := &j.Acts[i]; a.ID == s.ID {
+			at := slices.IndexFunc(j.Spent, func(t metav1.Time) bool { return t.Equal(&a.Began) })
+			if a.Result == "" && s.Result == v1alpha1.ResultRefused && at >= 0 {
+				j.Spent = slices.Delete(j.Spent, at, at+1)
+			}
 			a.Result, a.Reason, a.Message, a.Finished = s.Result, s.Reason, s.Message, s.Finished
 		}
 	}

@@ -26,6 +26,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		n.session(ctx)
 	}
+	n.awaitAct()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closeChecksLocked(ctx)

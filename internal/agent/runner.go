@@ -25,6 +25,8 @@ const (
 	staleRounds = 3
 	// pauseStep bounds one pause between two looks.
 	pauseStep = 5 * time.Second
+	// quietPause is how soon a check that must not look while a device is reset asks again.
+	quietPause = time.Second
 	// closeTimeout bounds the closing of all checks.
 	closeTimeout = 5 * time.Second
 	// reasonStale is the reason of a check that has not looked for a long time.
@@ -81,10 +83,15 @@ func (n *Node) dueAt(s *slot) time.Time {
 func (n *Node) roundLocked() roundKey { return roundKey{boot: n.boot.ID, after: n.journal.lastDone()} }
 
 // look looks once and takes the result. A look that does not come back in time is left behind and the check is Unknown;
-// while it is out, the check is not started again.
+// while it is out, the check is not started again. While a device is reset, none looks.
 func (n *Node) look(ctx context.Context, s *slot) {
 	n.mu.Lock()
 	began := n.clock.Now()
+	if n.act.quiet {
+		s.due = began.Add(quietPause)
+		n.mu.Unlock()
+		return
+	}
 	if s.busy {
 		n.giveUpLocked(s, began)
 		n.mu.Unlock()

@@ -123,6 +123,11 @@ func New(ctx context.Context, o Options) (*Set, error) {
 	return s, nil
 }
 
+// Locate finds devices by their IDs on the bus as it is now.
+func (s *Set) Locate(ctx context.Context, ids []string) ([]machine.PCIDevice, error) {
+	return s.bus.Locate(ctx, ids)
+}
+
 func (s *Set) add(every, timeout time.Duration, checks ...health.Check) {
 	for _, c := range checks {
 		s.Scheduled = append(s.Scheduled, agent.Scheduled{Check: c, Every: every, Timeout: timeout})

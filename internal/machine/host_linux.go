@@ -38,7 +38,11 @@ type Host struct {
 	aer         *door
 	infiniband  *door
 	amdgpu      *door
-	system      system
+	holders     *door
+	resets      *door
+	// poke writes to a file of sysfs; a test's may stand for the kernel.
+	poke   func(path, word string) error
+	system system
 }
 
 var _ Machine = (*Host)(nil)
@@ -55,6 +59,9 @@ func NewHost(o Options) *Host {
 		aer:         newDoor("PCI error counters"),
 		infiniband:  newDoor("InfiniBand ports"),
 		amdgpu:      newDoor("amdgpu driver"),
+		holders:     newDoor("holders of devices"),
+		resets:      newDoor("reset of a device"),
+		poke:        pokeFile,
 		system:      realSystem{},
 	}
 	if h.root == "" {

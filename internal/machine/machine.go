@@ -139,6 +139,21 @@ type Rebooter interface {
 	Reboot(ctx context.Context) error
 }
 
+// DeviceResetter resets devices, and says what stands in the way. It is not part of Machine: who only looks has no way to it.
+type DeviceResetter interface {
+	// Quiesce keeps the agent's own helpers off the devices until resume is called.
+	Quiesce(ctx context.Context) (resume func(), err error)
+	// Holders lists who has any of the devices at the addresses open, at most MaxHolders. What all devices share, such as
+	// /dev/nvidiactl, is not holding one. An error means that it cannot be known.
+	Holders(ctx context.Context, addresses []string) ([]Holder, error)
+	// CanReset answers nil when the device at the address can be reset in that way, and an error that is ErrNoSuchWay and
+	// says why when it cannot.
+	CanReset(ctx context.Context, address string, way ResetWay) error
+	// ResetDevice resets the device at the address in that way, and says what was done. It returns when the device is
+	// back, or the time is up.
+	ResetDevice(ctx context.Context, address string, way ResetWay) (string, error)
+}
+
 // Machine is all of it. Declare the parts you use; only wiring needs the whole.
 type Machine interface {
 	Booter

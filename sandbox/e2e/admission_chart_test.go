@@ -253,6 +253,12 @@ func checkAgentPod(t *testing.T, mode string, set *appsv1.DaemonSet) {
 	if slices.Contains(container.Args, "--observe-only") == acts {
 		t.Errorf("args %v: --observe-only goes with every mode but remediate", container.Args)
 	}
+	// A device is reset through sysfs.
+	for _, m := range container.VolumeMounts {
+		if m.MountPath == "/sys" && m.ReadOnly == acts {
+			t.Errorf("/sys is mounted read-only: %t", m.ReadOnly)
+		}
+	}
 	// The host's root is there for NVIDIA's library, and only for an agent that may open its devices.
 	host := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == "/" })
 	if host != acts || slices.Contains(container.Args, "--no-nvml") == acts || slices.Contains(container.Args, "--host-root=/host") != acts {

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -19,8 +20,10 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/agent"
 	"github.com/roundhouse-dev/roundhouse/internal/health/kernellog"
 	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
+	"github.com/roundhouse-dev/roundhouse/internal/machine"
 	"github.com/roundhouse-dev/roundhouse/internal/machine/fake"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy/reboot"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/reset"
 )
 
 // stepWorkers is how many agents are stepped at once in a large fleet. A step is mostly waiting for the API server.
@@ -81,6 +84,8 @@ type process struct {
 	ended  chan struct{}
 	cancel context.CancelFunc
 	ctx    context.Context
+	// bus is the check that takes the inventory, of the present boot.
+	bus atomic.Pointer[pci.Check]
 	// turn is held during a step, so that a process that was stopped is not in the middle of one.
 	turn sync.Mutex
 }
@@ -103,8 +108,10 @@ func (a *agents) start(name string, m *fake.Machine, bound boundTo, seed *corev1
 	}
 	p.node, err = agent.New(agent.Options{
 		Name: name, Version: a.o.AgentVersion, Machine: m, API: p.api, DailyLimit: a.o.DailyLimit, Holdings: m,
-		Checks:    func() []agent.Scheduled { return checks(m, a.o.CheckEvery) },
-		Executors: map[v1alpha1.ActionType]agent.Executor{v1alpha1.ActionReboot: reboot.New(m)},
+		Checks: func() []agent.Scheduled { return p.checks(m, a.o.CheckEvery) },
+		Executors: map[v1alpha1.ActionType]agent.Executor{
+			v1alpha1.ActionReboot: reboot.New(m), v1alpha1.ActionResetDevice: reset.New(m, p.locate),
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting the agent of node %s: %w", name, err)
@@ -124,11 +131,21 @@ func (a *agents) start(name string, m *fake.Machine, bound boundTo, seed *corev1
 	return p, nil
 }
 
-// checks are those of cmd/roundhouse-agent.
-func checks(m *fake.Machine, every time.Duration) []agent.Scheduled {
+// checks are those of cmd/roundhouse-agent, made anew at each boot.
+func (p *process) checks(m *fake.Machine, every time.Duration) []agent.Scheduled {
 	log := kernellog.New(kernellog.Options{Machine: m})
 	bus := pci.New(pci.Options{Machine: m, UUID: log.UUID, UnderLoad: m.UnderLoad})
+	p.bus.Store(bus)
 	return []agent.Scheduled{{Check: log, Every: every}, {Check: bus, Every: every}}
+}
+
+// locate finds devices on the bus by the inventory of the present boot.
+func (p *process) locate(ctx context.Context, ids []string) ([]machine.PCIDevice, error) {
+	bus := p.bus.Load()
+	if bus == nil {
+		return nil, errors.New("the agent has not looked at the bus yet")
+	}
+	return bus.Locate(ctx, ids)
 }
 
 // stop ends an agent, as SIGKILL does: nothing more of it is written once stop has returned.

@@ -18,6 +18,9 @@ import (
 // Never is the value of [Injection].HealsAfter for what no reboot heals.
 const Never = -1
 
+// HealedByReset is the value of [Injection].HealedBy for what a reset of the device heals.
+const HealedByReset = "reset"
+
 // What foreign writers put on Nodes.
 const (
 	// ForeignTaint is the key of the taint of foreign-taint.
@@ -52,6 +55,8 @@ type Injection struct {
 	Count int `json:"count,omitempty"`
 	// HealsAfter is how many reboots heal the device: 1 when zero, none with Never.
 	HealsAfter int `json:"healsAfter,omitempty"`
+	// HealedBy is HealedByReset for what a reset of the device heals too; else nothing but a reboot does.
+	HealedBy string `json:"healedBy,omitempty"`
 	// Relapses is how often the fault comes back after a boot has healed it, each time RelapseAfter after the boot; 1 s.
 	Relapses     int           `json:"relapses,omitempty"`
 	RelapseAfter time.Duration `json:"relapseAfter,omitempty"`
@@ -74,6 +79,7 @@ func Faults() []FaultKind {
 	return []FaultKind{
 		{"xid79", "the GPU falls off the bus: kernel line Xid 79, and its configuration space reads all ones", true, (*Fleet).offTheBus},
 		{"device-dead", "the GPU's configuration space reads all ones, and no driver says a word", true, (*Fleet).silent},
+		{"xid95", "an uncontained ECC error: kernel line Xid 95, which asks for a reset of the GPU and is over with one", true, (*Fleet).uncontained},
 		{"device-missing", "the GPU is no longer on the bus, and leaves the ResourceSlice", true, (*Fleet).missing},
 		{"link-narrow", "the GPU's PCIe link trains to four of its sixteen lanes", true, (*Fleet).narrow},
 		{"xid13", "a storm of Xid 13 lines of an application", true, storm(13, "Graphics SM Warp Exception on (GPC 3, TPC 1, SM 0): Out Of Range Address")},
@@ -104,6 +110,9 @@ func (f *Fleet) Inject(ctx context.Context, in Injection) error {
 		if _, ok := n.address(in.Device); kind.OnDevice && !ok {
 			return fmt.Errorf("injecting %s: node %s has no device %d", in.Fault, in.Node, in.Device)
 		}
+		if in.HealedBy != "" && in.HealedBy != HealedByReset {
+			return fmt.Errorf("injecting %s: healed by %q: want %q or nothing", in.Fault, in.HealedBy, HealedByReset)
+		}
 		if err := kind.inject(f, ctx, n, in); err != nil {
 			return fmt.Errorf("injecting %s on node %s: %w", in.Fault, in.Node, err)
 		}
@@ -128,6 +137,7 @@ func (f *Fleet) breakDevice(n *node, in Injection, b fake.Break) string {
 	case Never:
 		b.HealsAfterBoots = 0
 	}
+	b.HealedByReset = in.HealedBy == HealedByReset
 	n.mu.Lock()
 	n.relapse = nil
 	if in.Relapses > 0 {
@@ -180,6 +190,13 @@ func (f *Fleet) offTheBus(_ context.Context, n *node, in Injection) error {
 
 func (f *Fleet) silent(_ context.Context, n *node, in Injection) error {
 	f.breakDevice(n, in, fake.Break{Kind: fake.Dead})
+	n.wake(f)
+	return nil
+}
+
+func (f *Fleet) uncontained(_ context.Context, n *node, in Injection) error {
+	n.machine.Kernel("NVRM: Xid (PCI:" + busID(n.devices[in.Device].Address) + "): 95, pid='<unknown>', name=<unknown>, " +
+		"Uncontained ECC error. RST: Yes, D-RST: Yes")
 	n.wake(f)
 	return nil
 }

@@ -48,15 +48,20 @@ func inject(t *testing.T, s *Sandbox, in fleet.Injection) {
 // askReboot asks a node's agent for a reboot, as the controller does.
 func askReboot(t *testing.T, s *Sandbox, node, id string) *v1alpha1.NodeHealth {
 	t.Helper()
+	return askFor(t, s, node, v1alpha1.Action{ID: id, Type: v1alpha1.ActionReboot})
+}
+
+// askFor asks a node's agent for an action in its present boot.
+func askFor(t *testing.T, s *Sandbox, node string, a v1alpha1.Action) *v1alpha1.NodeHealth {
+	t.Helper()
 	before, err := health(t.Context(), s, node)
 	if err != nil {
 		t.Fatal(err)
 	}
 	after := before.DeepCopy()
 	after.Spec.Fence++
-	after.Spec.Action = &v1alpha1.Action{
-		ID: id, Type: v1alpha1.ActionReboot, BootID: before.Status.BootID, NotAfter: metav1.NewTime(time.Now().Add(time.Minute)),
-	}
+	a.BootID, a.NotAfter = before.Status.BootID, metav1.NewTime(time.Now().Add(time.Minute))
+	after.Spec.Action = &a
 	if err := s.Client().Patch(t.Context(), after, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
@@ -244,6 +249,31 @@ func newest(ctx context.Context, name string) (*corev1.Pod, error) {
 	})[0], nil
 }
 
+func TestAResetOfADeviceHealsWhatAsksForOne(t *testing.T) {
+	const node, id = "gpu-02", "reset-1"
+	eventually(t, 10*time.Second, "it is healthy", broken(false, node))
+	inject(t, shared, fleet.Injection{Fault: "xid95", Node: node, Device: 3})
+	eventually(t, 10*time.Second, "the fault is seen", broken(true, node))
+	h, err := health(t.Context(), shared, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fault := h.Status.Faults[0]
+	if fault.Code != "Xid95" || fault.Recommended != v1alpha1.RecommendResetDevice || fault.Device != h.Status.Devices[3].ID {
+		t.Fatalf("got %+v", fault)
+	}
+	boot := askFor(t, shared, node, v1alpha1.Action{ID: id, Type: v1alpha1.ActionResetDevice, Devices: []string{fault.Device}}).Status.BootID
+	eventually(t, 20*time.Second, "the reset is done, and all is well after it", func(ctx context.Context) (bool, error) {
+		h, err := health(ctx, shared, node)
+		if err != nil {
+			return false, err
+		}
+		a, round := h.Status.Action, h.Status.CompletedRound
+		return a != nil && a.ID == id && a.Result == v1alpha1.ResultSucceeded && round != nil && round.AfterAction == id &&
+			h.Status.Summary == v1alpha1.SummaryHealthy && h.Status.BootID == boot, fmt.Errorf("%+v; %+v", a, h.Status.Faults)
+	})
+}
+
 func TestADeviceThatVanishesLeavesTheSliceUntilARebootBringsItBack(t *testing.T) {
 	const node, slot = "gpu-03", 5
 	slice := func(ctx context.Context) (*resourcev1.ResourceSlice, error) {
@@ -367,6 +397,7 @@ func TestAFaultThatCannotBeInjectedIsRefused(t *testing.T) {
 		"a node that there is not":   {Fault: "xid79", Node: "gpu-99"},
 		"a device that there is not": {Fault: "xid79", Node: "gpu-00", Device: 8},
 		"a device below the first":   {Fault: "xid79", Node: "gpu-00", Device: -1},
+		"a healer that there is not": {Fault: "xid79", Node: "gpu-00", HealedBy: "prayer"},
 		"a storm without measure":    {Fault: "xid45", Node: "gpu-00", Count: 1 << 30},
 	}
 	for name, in := range tests {

@@ -74,7 +74,7 @@ func fieldsOf(typeName string) []string {
 	case "Step":
 		return append([]string{"id", "say", "after"}, verbs...)
 	case "Fault":
-		return []string{"kind", "node", "device", "deviceOf", "lines", "healsAfter", "relapses", "relapseAfter"}
+		return []string{"kind", "node", "device", "deviceOf", "lines", "healsAfter", "healedBy", "relapses", "relapseAfter"}
 	case "Workload":
 		return []string{"kind", "name", "namespace", "count", "gpus", "runFor", "minAvailable", "node", "prefer", "nodeSelector", "devicePlugin", "labels", "annotations"}
 	case "PodRef":

@@ -99,6 +99,8 @@ type Fault struct {
 	Lines int `yaml:"lines"`
 	// HealsAfter is how many reboots heal it, 1 without it; -1 is never.
 	HealsAfter int `yaml:"healsAfter"`
+	// HealedBy is reset for what a reset of the device heals, too.
+	HealedBy string `yaml:"healedBy"`
 	// Relapses is how often it comes back after it has healed, each time RelapseAfter after the boot.
 	Relapses     int      `yaml:"relapses"`
 	RelapseAfter Duration `yaml:"relapseAfter"`

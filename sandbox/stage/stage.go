@@ -233,7 +233,7 @@ func (s *Stage) deviceOfClaim(ctx context.Context, node, namespace, name string)
 // Break injects a fault into one node.
 func (s *Stage) Break(ctx context.Context, node string, slot int, f scenario.Fault) error {
 	return s.sandbox.Fleet().Inject(ctx, fleet.Injection{
-		Fault: f.Kind, Node: node, Device: slot, Count: f.Lines, HealsAfter: f.HealsAfter, Relapses: f.Relapses,
+		Fault: f.Kind, Node: node, Device: slot, Count: f.Lines, HealsAfter: f.HealsAfter, HealedBy: f.HealedBy, Relapses: f.Relapses,
 		RelapseAfter: f.RelapseAfter.Of(),
 	})
 }

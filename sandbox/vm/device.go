@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -79,6 +82,20 @@ func defaultedDevices(all []Device) ([]Device, error) {
 
 // port is the name of the device's root port.
 func (d Device) port() string { return "port-" + d.ID }
+
+// resetEvent is the event that QEMU's NVMe controller traces when it is reset, by the machine or as a function alone
+// (hw/nvme/trace-events of QEMU's source).
+const resetEvent = "pci_nvme_pci_reset"
+
+// DeviceResets counts how often the NVMe controllers of the machine have been reset so far, at the machine's own resets
+// too. It is the hardware's word, not the guest's.
+func (v *VM) DeviceResets() (int, error) {
+	raw, err := os.ReadFile(filepath.Join(v.dir, traceFile))
+	if err != nil {
+		return 0, fmt.Errorf("reading what QEMU traced: %w", err)
+	}
+	return strings.Count(string(raw), resetEvent), nil
+}
 
 // properties are the device's, for QEMU's monitor.
 func (d Device) properties() map[string]any {

@@ -3,6 +3,8 @@ package vm
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -103,6 +105,26 @@ func (v *VM) SignalAgent(ctx context.Context, sig syscall.Signal) error {
 func (v *VM) Fetch(ctx context.Context, url, serverName string, roots []byte) ([]byte, error) {
 	reply, err := v.control.ask(ctx, wire.Request{Op: wire.OpFetch, Path: url, ServerName: serverName, Data: roots})
 	return reply.Data, err
+}
+
+// Hold makes a process of the guest open a file, such as a device's, and keep it open until Free or a reboot. It returns the
+// process's ID there, whose name is the guest's init's.
+func (v *VM) Hold(ctx context.Context, path string) (int, error) {
+	reply, err := v.control.call(ctx, wire.Request{Op: wire.OpHold, Path: path})
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(string(reply.Data))
+	if err != nil {
+		return 0, fmt.Errorf("reading who holds %s: %w", path, err)
+	}
+	return pid, nil
+}
+
+// Free ends the process that Hold started.
+func (v *VM) Free(ctx context.Context) error {
+	_, err := v.control.call(ctx, wire.Request{Op: wire.OpFree})
+	return err
 }
 
 // Reboot makes the guest restart by reboot(2), without syncing its disk first, and returns when it has been reset.

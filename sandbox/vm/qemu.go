@@ -20,6 +20,7 @@ const (
 	initramfsFile = "initramfs.cpio"
 	diskFile      = "state.ext4"
 	consoleFile   = "console.log"
+	traceFile     = "trace.log"
 )
 
 // kernelArgs are the guest's command line. Everything after the console saves time on an emulated processor, and
@@ -84,6 +85,7 @@ func arguments(kernelImage string, o Options) []string {
 	args := []string{
 		"-accel", "tcg", "-machine", "q35", "-cpu", "max",
 		"-m", strconv.Itoa(o.MemoryMiB), "-smp", strconv.Itoa(o.CPUs),
+		"-trace", resetEvent, "-D", traceFile,
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-kernel", kernelImage, "-initrd", initramfsFile, "-append", kernelArgs,
 		"-chardev", "socket,id=monitor,fd=3", "-mon", "chardev=monitor,mode=control",

@@ -188,16 +188,38 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// DeviceReset drops what a reset of the device at the PCI address clears, and saves that.
+// DeviceReset drops what a reset of the device at the PCI address clears, and saves that. It first reads what the log has:
+// what was written of the device since the last look is the reset's own doing, and over with it.
 func (c *Check) DeviceReset(ctx context.Context, pci string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state.Reset(pci) == Unchanged {
+	before := c.state.on(pci)
+	if err := c.catchUp(ctx); err != nil {
+		return fmt.Errorf("reading what a reset logged: %w", err)
+	}
+	if max(c.state.Reset(pci), c.state.forget(pci, before)) == Unchanged {
 		return nil
 	}
 	c.note(Changed)
 	c.save(ctx)
 	return c.saveErr
+}
+
+// catchUp reads the log to its end, or as far as the context allows.
+func (c *Check) catchUp(ctx context.Context) error {
+	if err := c.ensureOpen(ctx); err != nil {
+		return err
+	}
+	for more := true; more; {
+		var err error
+		if more, err = c.drain(ctx); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // Close saves the state and closes the log.

@@ -309,6 +309,34 @@ func TestDeviceResetClearsAndIsKept(t *testing.T) {
 	r.expect("after a restart", health.Passing, "")
 }
 
+func TestWhatAResetItselfLogsIsOverWithIt(t *testing.T) {
+	r := newRig(t)
+	r.m.Kernel(contained, strings.Replace(offTheBus, "0000:18:00", "0000:28:00", 1))
+	r.look()
+	// Nobody looks while the device is reset.
+	r.m.Kernel(offTheBus, strings.Replace(contained, "0000:18:00", "0000:38:00", 1))
+	if err := r.check.DeviceReset(t.Context(), "0000:18:00.0"); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"Xid79 x1", "Xid95 x1"} // of the two others
+	r.expect("after the reset", health.Failing, "", want...)
+	r.restart()
+	r.expect("after a restart", health.Failing, "", want...)
+	r.m.Kernel(offTheBus)
+	r.expect("when it falls off the bus later", health.Failing, "", "Xid79 x1", "Xid95 x1", "Xid79 x1")
+}
+
+func TestWhatWasOffTheBusBeforeIsNotOverWithAReset(t *testing.T) {
+	r := newRig(t)
+	r.m.Kernel(offTheBus)
+	r.look()
+	r.m.Kernel(offTheBus)
+	if err := r.check.DeviceReset(t.Context(), "0000:18:00.0"); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("after the reset", health.Failing, "", "Xid79 x2")
+}
+
 func TestOneLookIsBounded(t *testing.T) {
 	r := newRig(t)
 	r.look()

@@ -291,6 +291,24 @@ func (s *State) Reset(address string) Change {
 	})
 }
 
+// on lists the codes of what stands on the device at the address.
+func (s *State) on(address string) []string {
+	var codes []string
+	for i := range s.Faults {
+		if o := &s.Faults[i]; !o.OnNode && o.Address.String() == address {
+			codes = append(codes, o.Code)
+		}
+	}
+	return codes
+}
+
+// forget drops what stands on the device at the address, but for those codes.
+func (s *State) forget(address string, but []string) Change {
+	return s.drop(func(o Open) bool {
+		return !o.OnNode && o.Address.String() == address && !slices.Contains(but, o.Code)
+	})
+}
+
 // Expire drops what has been quiet for long enough.
 func (s *State) Expire(now time.Time, t Times) Change {
 	return s.drop(func(o Open) bool { return o.over(now, t) })

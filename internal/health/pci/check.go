@@ -211,6 +211,11 @@ func (c *Check) identify(ctx context.Context, devices []machine.PCIDevice) ([]Se
 	if slices.ContainsFunc(devices, c.unidentified) {
 		err = c.askDriver(ctx)
 	}
+	return c.seen(devices), err
+}
+
+// seen is what is on the bus with what is known of each identity.
+func (c *Check) seen(devices []machine.PCIDevice) []Seen {
 	seen := make([]Seen, len(devices))
 	for i, d := range devices {
 		gpu := c.identified[d.Address]
@@ -219,7 +224,7 @@ func (c *Check) identify(ctx context.Context, devices []machine.PCIDevice) ([]Se
 			seen[i].UUID = c.o.UUID(d.Address)
 		}
 	}
-	return seen, err
+	return seen
 }
 
 func (c *Check) unidentified(d machine.PCIDevice) bool {

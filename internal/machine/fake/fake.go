@@ -84,6 +84,7 @@ type Machine struct {
 	ports     portScript
 	amd       amdScript
 	holdings  func() []podresources.Holding
+	resets    resetScript
 }
 
 // slot is a place on the bus: the device as it was made, and what is wrong with it.

@@ -85,6 +85,33 @@ func TestBreaksAndWhatHealsThem(t *testing.T) {
 	}
 }
 
+func TestWhatAResetHeals(t *testing.T) {
+	tests := map[string]struct {
+		b     Break
+		after string
+	}{
+		"what it is said to heal": {Break{Kind: Dead, HealedByReset: true}, "0000:18:00.0"},
+		"what only a reboot does": {Break{Kind: Dead, HealsAfterBoots: 1}, "0000:18:00.0 dead"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			m, _ := newMachine(t)
+			m.Break("0000:18:00.0", tc.b)
+			if _, err := m.ResetDevice(t.Context(), "0000:18:00.0", machine.ResetByNVIDIA); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{tc.after, "0000:28:00.0"}, bus(t, m)); diff != "" {
+				t.Errorf("after a reset (-want +got):\n%s", diff)
+			}
+		})
+	}
+	m, _ := newMachine(t)
+	m.Break("0000:18:00.0", Break{Kind: Gone, HealedByReset: true})
+	if _, err := m.ResetDevice(t.Context(), "0000:18:00.0", machine.ResetByRescan); !errors.Is(err, machine.ErrNoSuchWay) {
+		t.Errorf("a device off the bus was reset: %v", err)
+	}
+}
+
 func TestARebootTakesItsTimeAndChangesTheBootID(t *testing.T) {
 	m, c := newMachine(t)
 	calls := 0

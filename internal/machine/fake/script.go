@@ -31,6 +31,8 @@ type Break struct {
 	MTs   uint32
 	// HealsAfterBoots is how many reboots make it whole: 1 for what a reboot cures, 0 for what none does.
 	HealsAfterBoots int
+	// HealedByReset says that a reset of the device makes it whole.
+	HealedByReset bool
 }
 
 // Break breaks the device at the address, or mends it with a zero Break; false when there is none.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 )
 
 // ErrOtherBoot means that the machine is no longer in the boot that the action was decided on.
@@ -31,16 +32,16 @@ func New(m Machine) *Executor { return &Executor{machine: m} }
 
 // Do reboots the machine if it is still in the boot that the action names. This is the last of several guards, and the
 // only one with nothing between itself and the act.
-func (e *Executor) Do(ctx context.Context, action v1alpha1.Action) error {
+func (e *Executor) Do(ctx context.Context, action v1alpha1.Action) (remedy.Report, error) {
 	id, err := e.machine.BootID(ctx)
 	if err != nil {
-		return fmt.Errorf("checking the boot before a reboot: %w", err)
+		return remedy.Report{}, fmt.Errorf("checking the boot before a reboot: %w", err)
 	}
 	if id != action.BootID {
-		return fmt.Errorf("boot is %s, asked for %s: %w", id, action.BootID, ErrOtherBoot)
+		return remedy.Report{}, fmt.Errorf("boot is %s, asked for %s: %w", id, action.BootID, ErrOtherBoot)
 	}
 	if err := e.machine.Reboot(ctx); err != nil {
-		return fmt.Errorf("rebooting: %w", err)
+		return remedy.Report{}, fmt.Errorf("rebooting: %w", err)
 	}
-	return nil
+	return remedy.Report{}, nil
 }

@@ -33,7 +33,7 @@ func TestDo(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			err := reboot.New(&tt.machine).Do(t.Context(), v1alpha1.Action{ID: "x", BootID: "a"})
+			_, err := reboot.New(&tt.machine).Do(t.Context(), v1alpha1.Action{ID: "x", BootID: "a"})
 			if !errors.Is(err, tt.want) {
 				t.Errorf("got error %v, want %v", err, tt.want)
 			}

@@ -40,6 +40,7 @@ func injection(args []string, stderr io.Writer) (in fleet.Injection, stateDir st
 	set.StringVar(&stateDir, "state-dir", "", "as given to up")
 	set.IntVar(&in.Count, "count", 0, "how many lines a storm has; 1000 by default")
 	set.IntVar(&in.HealsAfter, "heals-after", 0, "how many reboots heal the GPU: 1 by default, -1 for never")
+	set.StringVar(&in.HealedBy, "healed-by", "", "reset for what a reset of the GPU heals too; only reboots do by default")
 	set.IntVar(&in.Relapses, "relapses", 0, "how often the fault comes back after a reboot has healed it")
 	set.DurationVar(&in.RelapseAfter, "relapse-after", time.Second, "how long after the boot it comes back")
 	set.Usage = func() { injectUsage(stderr, set) }

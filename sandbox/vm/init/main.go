@@ -16,6 +16,12 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == wire.HoldCommand {
+		if err := hold(os.Args[2]); err != nil {
+			fmt.Fprintf(os.Stderr, "init: holding: %v\n", err)
+			os.Exit(1)
+		}
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "init: this program is process 1 of a test's virtual machine and does nothing elsewhere")
 		os.Exit(2)

@@ -34,6 +34,7 @@ const (
 type server struct {
 	port  io.ReadWriter
 	agent *supervisor
+	held  holder
 }
 
 // hello tells the host that this boot is up, or why it is not.
@@ -108,6 +109,10 @@ func (s *server) answer(ctx context.Context, req wire.Request, reply *wire.Reply
 		return s.agent.signal(req.Signal)
 	case wire.OpFetch:
 		reply.Data, err = fetch(ctx, req)
+	case wire.OpHold:
+		reply.Data, err = s.held.start(req.Path)
+	case wire.OpFree:
+		return s.held.free()
 	case wire.OpReboot:
 		return reboot()
 	default:

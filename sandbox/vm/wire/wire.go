@@ -24,6 +24,9 @@ const (
 // MaxLine bounds one message, and with it what a guest's file may hold to be read: a serial port is slow.
 const MaxLine = 4 << 20
 
+// HoldCommand is the argument that makes init the process that OpHold starts.
+const HoldCommand = "hold"
+
 // Config tells init what to do at boot.
 type Config struct {
 	// Modules are paths in the initramfs, in the order in which they must be loaded.
@@ -60,6 +63,8 @@ const (
 	OpSignal Op = "signal" // Signal is sent to the agent
 	OpFetch  Op = "fetch"  // a TLS request to the URL in Path, for ServerName, trusting the certificates in Data
 	OpReboot Op = "reboot" // reboot(2), as the agent would call it
+	OpHold   Op = "hold"   // a process of its own opens the file Path and keeps it open; the answer is its ID
+	OpFree   Op = "free"   // the process that OpHold started last is ended
 )
 
 // Request is one question from the host.
