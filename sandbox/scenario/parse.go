@@ -68,7 +68,7 @@ func fieldsOf(typeName string) []string {
 	case "Scenario":
 		return []string{"name", "title", "about", "fleet", "roles", "timeout", "compressed", "steps", "never", "finally", "leave"}
 	case "Fleet":
-		return []string{"nodes", "gpus", "devicePlugin", "reboot"}
+		return []string{"nodes", "gpus", "devicePlugin", "reboot", "checkEvery"}
 	case "Role":
 		return []string{"prefer", "labels", "count"}
 	case "Step":
