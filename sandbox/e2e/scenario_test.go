@@ -47,7 +47,7 @@ func TestScenarios(t *testing.T) {
 	})
 	starting, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the sandbox was not ready after 5m"))
 	defer cancel()
-	s, err := stage.Start(starting, sandbox.Options{Fleet: fleet.Options{Nodes: 10, DevicePlugin: 2, CheckEvery: 2 * time.Second}})
+	s, err := stage.Start(starting, sandbox.Options{Fleet: fleet.Options{Nodes: 10, DevicePlugin: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func fieldsOf(typeName string) []string {
 	case "Scenario":
 		return []string{"name", "title", "about", "fleet", "roles", "timeout", "compressed", "steps", "never", "finally", "leave"}
 	case "Fleet":
-		return []string{"nodes", "gpus", "devicePlugin", "reboot", "checkEvery"}
+		return []string{"nodes", "gpus", "devicePlugin", "reboot"}
 	case "Role":
 		return []string{"prefer", "labels", "count"}
 	case "Step":

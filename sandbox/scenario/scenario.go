@@ -43,8 +43,6 @@ type Fleet struct {
 	DevicePlugin int `yaml:"devicePlugin"`
 	// Reboot is how long a node is away when it reboots.
 	Reboot Duration `yaml:"reboot"`
-	// CheckEvery is the time between two looks of a check that nothing hurries, where that is to be shorter than 30s.
-	CheckEvery Duration `yaml:"checkEvery"`
 }
 
 // Role is a node, or some, that a scenario gives a name.

@@ -146,9 +146,6 @@ func fleetOf(list []*scenario.Scenario, nodes int) fleet.Options {
 	for _, s := range list {
 		o.Nodes = max(o.Nodes, s.Fleet.Nodes)
 		o.GPUs = max(o.GPUs, s.Fleet.GPUs)
-		if every := s.Fleet.CheckEvery.Of(); every > 0 && (o.CheckEvery == 0 || every < o.CheckEvery) {
-			o.CheckEvery = every
-		}
 		o.DevicePlugin = max(o.DevicePlugin, s.Fleet.DevicePlugin)
 		o.RebootTakes = max(o.RebootTakes, s.Fleet.Reboot.Of())
 	}
