@@ -66,19 +66,17 @@ func (s *Snapshot) over(id string) bool {
 	if s.Health == nil || slices.Contains(faultyDevices(s.ours()), id) {
 		return false
 	}
-	healthy := slices.ContainsFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool {
-		return d.ID == id && d.Health == v1alpha1.DeviceHealthy
-	})
-	on := slices.ContainsFunc(s.status().Quarantined, func(q v1alpha1.Quarantined) bool { return q.DeviceID == id })
-	switch {
-	case !healthy:
+	i := slices.IndexFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool { return d.ID == id })
+	if i < 0 {
 		return false
-	case !s.unproved():
-		return !on || s.canSeeClear()
-	default:
-		// A relapse of another device is no word against one that was proved and given back.
-		return !on && s.relapsedLast()
 	}
+	health := s.Health.Status.Devices[i].Health
+	if slices.ContainsFunc(s.status().Quarantined, func(q v1alpha1.Quarantined) bool { return q.DeviceID == id }) {
+		return health == v1alpha1.DeviceHealthy && !s.unproved() && s.canSeeClear()
+	}
+	// Neither a relapse of another device is a word against one that was proved and given back, nor that nobody can see how
+	// it is: a check that looks twice at the other knows of none meanwhile.
+	return (health == v1alpha1.DeviceHealthy || health == v1alpha1.DeviceUnknown) && (!s.unproved() || s.relapsedLast())
 }
 
 // relapsedLast says whether the last attempt that did something was proved, and did not last.

@@ -58,6 +58,10 @@ func TestADeviceIsKeptOutAsLongAsItsOwnFaultLasts(t *testing.T) {
 			w.mend(bad)
 			w.setHealth(bad, v1alpha1.DeviceUnhealthy)
 		}, []string{bad, second}},
+		"or of which nothing is known": {func(w *world) {
+			w.mend(bad)
+			w.setHealth(bad, v1alpha1.DeviceUnknown)
+		}, []string{bad, second}},
 		"what a reboot has left behind unproved stays": {func(w *world) {
 			w.rem.Status.Attempts = []v1alpha1.Attempt{{ActionID: "x-1", Rung: "reboot", Index: 1, Result: v1alpha1.AttemptNotRepaired}}
 			w.mend(bad)
@@ -123,6 +127,14 @@ func TestAnotherFaultInProbationLeavesWhatWasRepairedAlone(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"on-second"}, w.evicted); diff != "" {
 		t.Error(diff)
+	}
+	// A check that looks twice at the second knows of none meanwhile.
+	for _, d := range w.health.Status.Devices {
+		w.setHealth(d.ID, v1alpha1.DeviceUnknown)
+	}
+	w.run()
+	if diff := cmp.Diff([]string{second}, w.keptOut()); diff != "" {
+		t.Errorf("%s: %v", diff, w.reasons)
 	}
 	// The repaired one fails too: then it is kept out, whatever was proved of it.
 	w.fault("Xid79", bad)

@@ -166,7 +166,10 @@ func (w *World) remediation(before, after *v1alpha1.Remediation, gone bool) []Fa
 		len(before.Spec.Devices) == len(after.Spec.Devices) {
 		return nil
 	}
-	rung, saved := "", ""
+	rung, saved, opened := "", "", ""
+	if before == nil {
+		opened = "yes"
+	}
 	if st.Step != nil {
 		rung = st.Step.Rung
 	}
@@ -175,7 +178,8 @@ func (w *World) remediation(before, after *v1alpha1.Remediation, gone bool) []Fa
 	}
 	return []Fact{fact(KindRemediation, "name", after.Name, "node", after.Spec.Node, "phase", string(st.Phase), "reason", st.Reason,
 		"message", st.Message, "code", after.Spec.Root.Code, "rung", rung, "attempts", strconv.Itoa(len(st.Attempts)), "rule", st.Rule,
-		"evidence", saved, "devices", strconv.Itoa(len(after.Spec.Devices)))}
+		"evidence", saved, "devices", strconv.Itoa(len(after.Spec.Devices)),
+		"opened", opened)}
 }
 
 func isOurs(r *resourcev1.DeviceTaintRule) bool {

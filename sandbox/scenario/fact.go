@@ -59,7 +59,7 @@ const (
 
 // kinds are the fields that facts of each kind have.
 var kinds = map[Kind][]string{
-	KindRemediation: {"name", "node", "phase", "reason", "message", "code", "rung", "attempts", "rule", "evidence", "devices"},
+	KindRemediation: {"name", "node", "phase", "reason", "message", "code", "rung", "attempts", "rule", "evidence", "devices", "opened"},
 	KindQuarantine:  {"name", "node", "how", "device", "state"},
 	KindClaim:       {"node", "state", "by"},
 	KindEviction:    {"node", "pod", "uid", "app", "namespace", "owner", "by", "left"},

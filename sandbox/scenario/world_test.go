@@ -331,7 +331,7 @@ func TestADeviceThatJoinsAnIncidentIsAFact(t *testing.T) {
 		return &v1alpha1.Remediation{ObjectMeta: metav1.ObjectMeta{Name: "r"}, Spec: v1alpha1.RemediationSpec{Node: "gpu-17", Devices: devices}}
 	}
 	got := play(added(incident("a")), modified(incident("a")), modified(incident("a", "b")))
-	want := []string{"remediation name=r node=gpu-17 attempts=0 devices=1", "remediation name=r node=gpu-17 attempts=0 devices=2"}
+	want := []string{"remediation name=r node=gpu-17 attempts=0 devices=1 opened=yes", "remediation name=r node=gpu-17 attempts=0 devices=2"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
