@@ -279,7 +279,7 @@ func (s *secrets) Get(_ context.Context, key client.ObjectKey, into client.Objec
 }
 
 func (s *secrets) List(context.Context, client.ObjectList, ...client.ListOption) error {
-	return errors.New("Secrets are not listed")
+	return errors.New("secrets are not listed")
 }
 
 // world is one node with its BMC.
