@@ -124,6 +124,15 @@ func again(t *testing.T, w *world, want string) {
 	w.clean(t)
 }
 
+// TestBeginWithoutTarget: where nothing could be posted, it is known that nothing was.
+func TestBeginWithoutTarget(t *testing.T) {
+	w := newWorld(t, machine("PowerCycle"))
+	w.bmc.systems[0].noTarget = true
+	if got, err := w.Begin(t.Context(), w.attempt); err != nil || got.State != v1alpha1.RemedyRefused {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 // TestBeginTogether: two at once post one reset.
 func TestBeginTogether(t *testing.T) {
 	w := newWorld(t, machine("PowerCycle"))

@@ -78,11 +78,11 @@ func (b *bmc) find(ctx context.Context, systemID string) error {
 
 // get reads one resource into v.
 func (b *bmc) get(uri string, v any) error {
-	resp, err := b.client.Get(uri) //nolint:bodyclose // schemas.DeferredCleanupHTTPResponse does
+	resp, err := b.client.Get(uri)
 	if err != nil {
 		return err
 	}
-	defer schemas.DeferredCleanupHTTPResponse(resp)
+	defer func() { _ = resp.Body.Close() }()
 	return json.NewDecoder(resp.Body).Decode(v)
 }
 

@@ -56,7 +56,8 @@ type system struct {
 	info bool
 	// stuck is a machine that does not come on again.
 	stuck bool
-	boots int
+	// noTarget leaves out where the reset is posted to.
+	noTarget bool
 }
 
 // service is a BMC: a Redfish service over TLS, by the names of DSP0266 (protocol) and DSP0268 (schemas).
@@ -190,6 +191,9 @@ func (s *service) aSystem(w http.ResponseWriter, r *http.Request, path string) {
 
 func (m *system) resource(self string) object {
 	action := object{"target": self + "/Actions/ComputerSystem.Reset"}
+	if m.noTarget {
+		delete(action, "target")
+	}
 	switch {
 	case m.info:
 		action["@Redfish.ActionInfo"] = self + "/ResetActionInfo"
@@ -215,6 +219,8 @@ func (s *service) reset(w http.ResponseWriter, r *http.Request, m *system) {
 	}
 	s.resets = append(s.resets, asked.ResetType)
 	switch {
+	case r.Header.Get("If-Match") != "":
+		fail(w, http.StatusPreconditionFailed, "Base.1.18.PreconditionFailed", "The ETag supplied did not match.", "")
 	case s.onReset != nil:
 		s.onReset(w, m, asked.ResetType)
 	case !slices.Contains(m.takes, asked.ResetType):
@@ -232,7 +238,6 @@ func (m *system) do(kind string) {
 		m.power = "Off"
 	case kind == "PowerCycle", kind == "On" && m.power == "Off":
 		m.power = "On"
-		m.boots++
 	}
 }
 
@@ -274,7 +279,7 @@ func (s *secrets) Get(_ context.Context, key client.ObjectKey, into client.Objec
 }
 
 func (s *secrets) List(context.Context, client.ObjectList, ...client.ListOption) error {
-	return errors.New("Secrets are not listed")
+	return errors.New("secrets are not listed")
 }
 
 // world is one node with its BMC.
