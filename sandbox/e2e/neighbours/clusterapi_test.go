@@ -73,11 +73,24 @@ status: {nodeRef: {name: %[2]s}}
 // TestClusterAPIReplacesAMachine walks through a replacement with Cluster API's part played: the MachineHealthCheck's
 // and the MachineSet's conditions, the deletion, the end of the Node.
 func TestClusterAPIReplacesAMachine(t *testing.T) {
-	r := newRig(t, shared)
-	r.walk("v1beta2")
-	t.Run("by a server that has v1beta1 only", func(t *testing.T) {
-		newRig(t, olderServer(t)).walk("v1beta1")
-	})
+	newRig(t, shared).walk("v1beta2")
+}
+
+// TestAnOlderServer has Cluster API in v1beta1 alone, and no Karpenter until later: what appears is found without a restart.
+func TestAnOlderServer(t *testing.T) {
+	r := newRig(t, olderServer(t))
+	r.walk("v1beta1")
+	a := r.attempt("karpenter-4", "test:///karpenter-4", byKarpenter)
+	by := replace.New(r.controller)
+	r.refuses(by, a, "Karpenter's NodeClaims are not served by the API server")
+	files, err := karpenterModule.files(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.cp.Apply(t.Context(), files, "pkg/apis/crds/karpenter.sh_nodeclaims.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	r.refuses(by, a, "no NodeClaim of Karpenter has the Node's providerID")
 }
 
 func (r *rig) walk(version string) {
