@@ -14,6 +14,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/machine/fake"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 )
 
@@ -204,6 +205,7 @@ func TestNoCheckLooksWhileADeviceIsReset(t *testing.T) {
 func TestAResetIsWrittenDownThoughTheAgentIsStopped(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	b := newResetBench(t, nil)
+	b.node.o.Machine = cancellable{b.machine}
 	b.node.o.Executors[v1alpha1.ActionResetDevice] = resetting(func(ctx context.Context, _ v1alpha1.Action) (remedy.Report, error) {
 		stop()
 		<-ctx.Done()
@@ -218,6 +220,16 @@ func TestAResetIsWrittenDownThoughTheAgentIsStopped(t *testing.T) {
 	b.restart()
 	b.step(time.Minute)
 	b.wantAnswer("a-1", v1alpha1.ResultSucceeded, remedy.ReasonDeviceReset)
+}
+
+// cancellable is a machine whose disk is not written to by who was told to stop.
+type cancellable struct{ *fake.Machine }
+
+func (c cancellable) Save(ctx context.Context, name string, data []byte) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return c.Machine.Save(ctx, name, data)
 }
 
 func TestAResetThatIsCutOffIsInterrupted(t *testing.T) {
