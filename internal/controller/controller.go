@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -32,6 +33,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/metrics"
 	"github.com/roundhouse-dev/roundhouse/internal/notify"
 	"github.com/roundhouse-dev/roundhouse/internal/policy"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/operands"
 )
 
 // FieldOwnerPrefix begins the field manager of every write of a controller; its identity, which is also the holder of the
@@ -169,7 +171,13 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config) error {
 		name string
 		add  func() error
 	}{
-		{"remediation", func() error { return remediation.Setup(ctx, mgr, remediationOptions(mgr, c, keeper, counts)) }},
+		{"remediation", func() error {
+			o, err := remediationOptions(mgr, c, keeper, counts)
+			if err != nil {
+				return err
+			}
+			return remediation.Setup(ctx, mgr, o)
+		}},
 		{"nodehealth", func() error {
 			return nodehealth.Setup(ctx, mgr, nodehealth.Options{
 				NodeSelector: c.NodeSelector, AgentsElsewhere: c.AgentsElsewhere, Grace: c.ReportingGrace,
@@ -191,11 +199,17 @@ func setup(ctx context.Context, mgr ctrl.Manager, c Config) error {
 }
 
 // remediationOptions is what the loop that acts works with.
-func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper, counts *metrics.Controller) remediation.Options {
+func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper, counts *metrics.Controller) (remediation.Options, error) {
+	pods, err := corev1client.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return remediation.Options{}, fmt.Errorf("making the client that reads logs: %w", err)
+	}
 	compiled := &policy.Cache{}
 	return remediation.Options{
-		Client: mgr.GetClient(),
-		Live:   mgr.GetAPIReader(),
+		Remedies: remedies(mgr, c, pods),
+		Operands: operands.Operands{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
+		Client:   mgr.GetClient(),
+		Live:     mgr.GetAPIReader(),
 		Policies: func(ctx context.Context) (*policy.Set, error) {
 			list := &v1alpha1.RemediationPolicyList{}
 			if err := mgr.GetClient().List(ctx, list); err != nil {
@@ -208,7 +222,7 @@ func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper, count
 		Metrics: counts,
 		Clock:   c.Clock,
 		Workers: c.Workers,
-	}
+	}, nil
 }
 
 // setupAlerts adds the alert loop, where there is an Alertmanager.

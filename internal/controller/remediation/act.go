@@ -25,6 +25,11 @@ func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d dec
 	if err := r.stillHeld(ctx, w); err != nil {
 		return err
 	}
+	if d.Action.Type == v1alpha1.ActionResetDevice {
+		if err := r.pause(ctx, w); err != nil {
+			return err
+		}
+	}
 	h, err := r.liveHealth(ctx, w)
 	if err != nil {
 		return err

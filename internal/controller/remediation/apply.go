@@ -24,7 +24,7 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 	if err != nil {
 		return 0, err
 	}
-	if err := r.endRemedy(ctx, w, s, d); err != nil {
+	if err := r.endAttempt(ctx, w, s, d); err != nil {
 		return 0, err
 	}
 	switch d.Do {

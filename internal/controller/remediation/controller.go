@@ -46,6 +46,8 @@ type Options struct {
 	Budgets *budget.Keeper
 	// Remedies are the repairs that this controller can make itself, by the action of their rungs.
 	Remedies map[v1alpha1.RungAction]remedy.Remedy
+	// Operands pauses the GPU operator's parts on a node while the agent resets a device, which they hold; nil pauses nothing.
+	Operands Operands
 	// Events tells people on the Node what happened; nil tells nobody.
 	Events events.EventRecorder
 	// Metrics counts what was done.
@@ -120,6 +122,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			if err := r.refresh(ctx, w); err != nil || w.done {
 				return ctrl.Result{}, err
 			}
+		case errors.Is(err, errWaiting):
+			return again(w, waitingPoll), nil
 		case errors.Is(err, errLater):
 			return again(w, time.Millisecond), nil
 		case err != nil:

@@ -2,8 +2,10 @@ package remediation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +15,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/operands"
 )
 
 // actWithin is how soon after the word Begun the act must follow. No fence of ours guards what is not in the API: a leader
@@ -123,24 +126,84 @@ func (r *Reconciler) advance(st *v1alpha1.RemediationStatus, rung v1alpha1.Rung,
 	st.Step = step
 }
 
-// endRemedy takes away what an attempt has put anywhere, before the incident goes on. Where that fails for long it goes on
+// endAttempt takes away what an attempt has put anywhere, before the incident goes on. Where that fails for long it goes on
 // all the same: nobody is to wait for ever.
-func (r *Reconciler) endRemedy(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision) error {
+func (r *Reconciler) endAttempt(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision) error {
 	st := &w.rem.Status
-	if st.Phase != v1alpha1.PhaseRepairing || d.Phase == v1alpha1.PhaseRepairing || st.Step == nil || st.Step.Remedy == nil {
+	if st.Phase != v1alpha1.PhaseRepairing || d.Phase == v1alpha1.PhaseRepairing || st.Step == nil {
+		return nil
+	}
+	err := errors.Join(r.endRemedy(ctx, w, s), r.putBack(ctx, w))
+	if err != nil && st.Deadline != nil && s.Now.After(st.Deadline.Add(endPatience)) {
+		ctrl.LoggerFrom(ctx).Error(err, "Something of an attempt is left", "attempt", st.Step.ActionID, "rung", st.Step.Rung)
+		return nil
+	}
+	return err
+}
+
+func (r *Reconciler) endRemedy(ctx context.Context, w *work, s *decide.Snapshot) error {
+	if w.rem.Status.Step.Remedy == nil {
 		return nil
 	}
 	a, how, gone := r.attemptOf(w, s)
 	if gone != "" {
 		return nil
 	}
-	err := how.End(ctx, a)
-	if err == nil {
+	if err := how.End(ctx, a); err != nil {
+		return fmt.Errorf("ending %s: %w", a.Rung.Name, err)
+	}
+	return nil
+}
+
+// Operands are the GPU operator's parts on a node: package operands.
+type Operands interface {
+	Check(ctx context.Context, node *corev1.Node, rem *v1alpha1.Remediation) (string, error)
+	Pause(ctx context.Context, node *corev1.Node, by string) (waiting []string, err error)
+	Resume(ctx context.Context, node *corev1.Node, by string) error
+}
+
+// pause takes the GPU operator's parts off the node, and fails until they have gone. Where that is not allowed, or they
+// would not come back, the agent is asked all the same: it refuses while something holds the device, and names it.
+func (r *Reconciler) pause(ctx context.Context, w *work) error {
+	if r.Operands == nil {
 		return nil
 	}
-	if st.Deadline != nil && s.Now.After(st.Deadline.Add(endPatience)) {
-		ctrl.LoggerFrom(ctx).Error(err, "Something of an attempt is left", "attempt", a.ID, "rung", a.Rung.Name)
+	why, err := r.Operands.Check(ctx, w.node, w.rem)
+	if err != nil {
+		return fmt.Errorf("looking at the GPU operator's parts: %w", err)
+	}
+	if why != "" {
+		ctrl.LoggerFrom(ctx).Info("The GPU operator's parts are left on the node", "node", w.name, "because", why)
 		return nil
 	}
-	return fmt.Errorf("ending %s: %w", a.Rung.Name, err)
+	w.nodeFresh = false
+	waiting, err := r.Operands.Pause(ctx, w.node, operands.By(w.rem))
+	if err != nil {
+		return fmt.Errorf("pausing the GPU operator's parts: %w", err)
+	}
+	if len(waiting) > 0 {
+		return fmt.Errorf("%w: %s", errWaiting, strings.Join(waiting, ", "))
+	}
+	return nil
+}
+
+// errWaiting says that something has to go before an act, which is looked at again.
+var errWaiting = errors.New("waiting for pods to go")
+
+// waitingPoll is how often.
+const waitingPoll = 2 * time.Second
+
+// putBack puts the GPU operator's parts back that were paused for this incident.
+func (r *Reconciler) putBack(ctx context.Context, w *work) error {
+	if r.Operands == nil || w.node == nil {
+		return nil
+	}
+	if by, paused := operands.PausedBy(w.node); !paused || by != operands.By(w.rem) {
+		return nil
+	}
+	w.nodeFresh = false
+	if err := r.Operands.Resume(ctx, w.node, operands.By(w.rem)); err != nil {
+		return fmt.Errorf("putting the GPU operator's parts back: %w", err)
+	}
+	return nil
 }
