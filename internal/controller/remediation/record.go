@@ -18,6 +18,9 @@ import (
 // record folds an incident that is over into the records of its devices, and lets go of the object.
 func (r *Reconciler) record(ctx context.Context, w *work, s *decide.Snapshot) (time.Duration, error) {
 	if slices.Contains(w.rem.Finalizers, v1alpha1.FinalizerRemediation) {
+		if err := r.putBack(ctx, w); err != nil {
+			return 0, err
+		}
 		for _, id := range w.rem.Spec.Devices {
 			if err := r.fold(ctx, w, s, id); err != nil {
 				return 0, err

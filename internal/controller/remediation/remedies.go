@@ -193,12 +193,14 @@ var errWaiting = errors.New("waiting for pods to go")
 // waitingPoll is how often.
 const waitingPoll = 2 * time.Second
 
-// putBack puts the GPU operator's parts back that were paused for this incident.
+// putBack puts the GPU operator's parts back that were paused for this incident. The cache may not show that they were.
 func (r *Reconciler) putBack(ctx context.Context, w *work) error {
 	if r.Operands == nil || w.node == nil {
 		return nil
 	}
-	if by, paused := operands.PausedBy(w.node); !paused || by != operands.By(w.rem) {
+	by, paused := operands.PausedBy(w.node)
+	asked := w.health != nil && w.health.Spec.Action != nil && w.health.Spec.Action.Type == v1alpha1.ActionResetDevice
+	if !asked && (!paused || by != operands.By(w.rem)) {
 		return nil
 	}
 	w.nodeFresh = false

@@ -7,13 +7,17 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/operands"
 )
 
 // plant is a power plant that does as it is told, and remembers what for.
@@ -187,5 +191,59 @@ func TestAnAttemptThatCannotBeEndedIsLeft(t *testing.T) {
 	c.turns(1, time.Second)
 	if st := c.incident().Status; st.Phase != v1alpha1.PhaseEscalated || st.Reason != decide.ReasonAttemptsSpent {
 		t.Errorf("%s, %s: %s", st.Phase, st.Reason, st.Message)
+	}
+}
+
+// The GPU operator's parts hold every device; they go before a reset and come back after it, whatever comes of it.
+func TestTheOperatorsPartsAreAwayDuringAReset(t *testing.T) {
+	const part = "nvidia.com/gpu.deploy.dcgm-exporter"
+	for name, tc := range map[string]struct {
+		then func(*cluster)
+		want v1alpha1.Phase
+	}{
+		"it succeeds": {func(c *cluster) {
+			h := c.health()
+			h.Status.Action = &v1alpha1.ActionStatus{ID: h.Spec.Action.ID, State: v1alpha1.ActionDone, Result: v1alpha1.ResultSucceeded}
+			c.must(c.server.Status().Update(c.t.Context(), h))
+		}, v1alpha1.PhaseVerifying},
+		"it is cancelled": {func(c *cluster) { c.cancel() }, v1alpha1.PhaseCancelled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, faulty(aFault("Xid95", bad))...)
+			c.Operands = operands.Operands{Client: c.server, Live: c.server}
+			c.policy(func(p *v1alpha1.RemediationPolicySpec) {
+				p.Rungs = append(p.Rungs, v1alpha1.Rung{Name: "reset", Action: v1alpha1.RungResetDevice})
+				p.Rules[0].Ladder = []string{"reset", "human"}
+			})
+			h := c.health()
+			h.Status.SupportedActions, h.Status.Faults[0].Recommended = []v1alpha1.ActionType{v1alpha1.ActionResetDevice}, v1alpha1.RecommendResetDevice
+			c.must(c.server.Status().Update(t.Context(), h))
+			node := c.node()
+			node.Labels[part] = "true"
+			c.must(c.server.Update(t.Context(), node))
+			holder := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "gpu-operator", Name: "dcgm-exporter", UID: "dcgm",
+				OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "dcgm-exporter", UID: "ds", Controller: ptr.To(true)}}},
+				Spec: corev1.PodSpec{NodeName: "n", NodeSelector: map[string]string{part: "true"},
+					Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}}},
+				Status: corev1.PodStatus{Phase: corev1.PodRunning}}
+			c.must(c.server.Create(t.Context(), holder))
+			c.turns(2, time.Second)
+			if got := c.node().Labels[part]; got == "true" || c.health().Spec.Action != nil {
+				t.Fatalf("%s=%s; asked for %v while the part is there", part, got, c.health().Spec.Action)
+			}
+			c.must(c.server.Delete(t.Context(), holder))
+			c.turns(1, time.Second)
+			if c.health().Spec.Action == nil {
+				t.Fatalf("the part has gone, and nothing is asked: %s", c.incident().Status.Message)
+			}
+			tc.then(c)
+			c.turns(1, time.Second)
+			if got := c.node().Labels[part]; got != "true" || c.incident().Status.Phase != tc.want {
+				t.Errorf("%s=%s in %s", part, got, c.incident().Status.Phase)
+			}
+			if _, paused := operands.PausedBy(c.node()); paused {
+				t.Error("the record of it is left on the node")
+			}
+		})
 	}
 }
