@@ -90,9 +90,10 @@ func (r *Remedy) wanted(ctx context.Context, k kinds, a remedy.Attempt) (*unstru
 	if template.GetDeletionTimestamp() != nil {
 		return nil, untyped.Name(template) + " is being deleted", nil
 	}
-	spec, found, err := unstructured.NestedMap(template.Object, "spec", "template", "spec")
-	if err != nil || !found {
-		return nil, untyped.Name(template) + " has no spec.template.spec", nil //nolint:nilerr // what is no object there is the template's mistake, for a person to mend
+	// What is there and is no object is the template's mistake, as what is not there: the map is nil either way.
+	spec, _, _ := unstructured.NestedMap(template.Object, "spec", "template", "spec")
+	if spec == nil {
+		return nil, untyped.Name(template) + " has no spec.template.spec", nil
 	}
 	return object(k.object, template, spec, a), "", nil
 }
