@@ -370,7 +370,7 @@ func TestLook(t *testing.T) {
 		},
 		"two disruption budgets never will": {
 			pods: []client.Object{newPod("a", before)}, evicted: []types.UID{"a"}, note: "rem-1/a",
-			answer: apierrors.NewInternalError(errors.New("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")),
+			answer: apierrors.NewInternalError(errors.New("this pod has more than one PodDisruptionBudget, which the eviction subresource does not support")),
 			want: remedy.Failed("pod gpu-operator/driver-a cannot be evicted: more than one PodDisruptionBudget selects it, and the Eviction API " +
 				"refuses such pods for good; delete or narrow one"),
 		},

@@ -120,7 +120,7 @@ func refuse(template *corev1.PodTemplate, account string, r Run) string {
 }
 
 // build makes the Job of a run.
-func build(template *corev1.PodTemplate, account string, keepFor time.Duration, r Run) *batchv1.Job {
+func build(template *corev1.PodTemplate, account string, r Run) *batchv1.Job {
 	pod := template.Template.DeepCopy()
 	if pod.Labels == nil {
 		pod.Labels = map[string]string{}

@@ -182,7 +182,7 @@ func TestBuild(t *testing.T) {
 			given := template.DeepCopy()
 			expected := want.DeepCopy()
 			c.want(expected)
-			if diff := cmp.Diff(expected, build(template, account, keepFor, c.run)); diff != "" {
+			if diff := cmp.Diff(expected, build(template, account, c.run)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(given, template); diff != "" {
@@ -193,7 +193,7 @@ func TestBuild(t *testing.T) {
 }
 
 func TestClaim(t *testing.T) {
-	job := build(newTemplate(), account, keepFor, newRun(claiming(`GPU-"a`)))
+	job := build(newTemplate(), account, newRun(claiming(`GPU-"a`)))
 	job.UID = "job-uid"
 	got := claim(job, newRun(claiming(`GPU-"a`)))
 	want := &resourcev1.ResourceClaim{

@@ -57,7 +57,7 @@ func (r *Runner) Check(ctx context.Context, run Run) (string, error) {
 	if err != nil || refusal != "" {
 		return refusal, err
 	}
-	err = r.Client.Create(ctx, build(template, r.ServiceAccount, keepFor, run), client.DryRunAll)
+	err = r.Client.Create(ctx, build(template, r.ServiceAccount, run), client.DryRunAll)
 	if apierrors.IsAlreadyExists(err) {
 		return "", nil
 	}
@@ -70,7 +70,7 @@ func (r *Runner) Start(ctx context.Context, run Run) (Outcome, error) {
 	if err != nil || refusal != "" {
 		return Outcome{Progress: remedy.Refused(refusal)}, err
 	}
-	made := build(template, r.ServiceAccount, keepFor, run)
+	made := build(template, r.ServiceAccount, run)
 	err = r.Client.Create(ctx, made)
 	if apierrors.IsAlreadyExists(err) {
 		if made, err = r.get(ctx, run); err == nil && made == nil {

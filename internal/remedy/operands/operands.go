@@ -88,8 +88,11 @@ func (o Operands) Check(ctx context.Context, node *corev1.Node, rem *v1alpha1.Re
 	}
 	for _, stage := range stages {
 		after, err := pause(live, By(rem), stage)
-		if err != nil {
+		if errors.Is(err, ErrPaused) {
 			return err.Error(), nil
+		}
+		if err != nil {
+			return "", err
 		}
 		err = o.patch(ctx, live, after, client.DryRunAll)
 		if apierrors.IsForbidden(err) && strings.Contains(err.Error(), mayNot) {
