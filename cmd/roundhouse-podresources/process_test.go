@@ -80,7 +80,8 @@ func TestTheAgentAsksThroughAProcess(t *testing.T) {
 	t.Run("a kubelet that hangs", func(t *testing.T) {
 		began := time.Now()
 		_, err := ask(t, server{hang: true})
-		if err == nil || !strings.Contains(err.Error(), "did not answer on") || !strings.HasSuffix(err.Error(), "within 4s") {
+		// The helper gives up sooner than the agent, and says more; on a machine that is busy the agent may be first.
+		if err == nil || !strings.Contains(err.Error(), "did not answer on") && !strings.Contains(err.Error(), "gave no answer within 5s") {
 			t.Error(err)
 		}
 		if took := time.Since(began); took > podresources.DefaultTimeout+2*time.Second {

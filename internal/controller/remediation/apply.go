@@ -18,45 +18,26 @@ import (
 // mended. The exceptions are the intents: spec.quarantine, status.step and the phase are written before the act that
 // they announce.
 func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision) (time.Duration, error) {
-	st := w.rem.Status.DeepCopy()
 	w.doing = d.Do
-	err := r.mayEnd(ctx, w, s, d)
-	if err != nil {
+	if err := r.mayEnd(ctx, w, s, d); err != nil {
 		return 0, err
 	}
 	if err := r.endAttempt(ctx, w, s, d); err != nil {
 		return 0, err
 	}
-	switch d.Do {
-	case decide.Wait, decide.Move:
+	switch d.Do { // what is written where it is done
 	case decide.Amend:
 		return 0, r.amend(ctx, w, d)
-	case decide.Quarantine:
-		err = r.quarantine(ctx, w, s, d, st)
-	case decide.Unquarantine:
-		err = r.unquarantine(ctx, w, s, st)
 	case decide.ClaimNode:
 		return 0, r.claim(ctx, w, d)
-	case decide.Unclaim:
-		err = r.unclaim(ctx, w, s, d, st)
 	case decide.Free:
 		return 0, r.free(ctx, w)
-	case decide.Evict:
-		err = r.evict(ctx, w, s, &d, st)
-	case decide.Ask:
-		err = r.ask(ctx, w, s, d, st)
-	case decide.BeginRemedy:
-		err = r.beginRemedy(ctx, w, s, &d, st)
-	case decide.LookRemedy:
-		err = r.lookRemedy(ctx, w, s, &d, st)
-	case decide.Withdraw:
-		err = r.withdraw(ctx, w, s, &d, st)
 	case decide.Record:
 		return r.record(ctx, w, s)
 	default:
-		return 0, fmt.Errorf("decision asks for unknown %q", d.Do)
 	}
-	if err != nil {
+	st := w.rem.Status.DeepCopy()
+	if err := r.act(ctx, w, s, &d, st); err != nil {
 		return 0, err
 	}
 	if left := r.hasTime(w, d); left > 0 {
@@ -73,6 +54,32 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 		r.seen(s)
 	}
 	return d.Requeue, nil
+}
+
+// act does what the status is written after.
+func (r *Reconciler) act(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
+	switch d.Do {
+	case decide.Wait, decide.Move:
+		return nil
+	case decide.Quarantine:
+		return r.quarantine(ctx, w, s, *d, st)
+	case decide.Unquarantine:
+		return r.unquarantine(ctx, w, s, st)
+	case decide.Unclaim:
+		return r.unclaim(ctx, w, s, *d, st)
+	case decide.Evict:
+		return r.evict(ctx, w, s, d, st)
+	case decide.Ask:
+		return r.ask(ctx, w, s, *d, st)
+	case decide.BeginRemedy:
+		return r.beginRemedy(ctx, w, s, d, st)
+	case decide.LookRemedy:
+		return r.lookRemedy(ctx, w, s, d, st)
+	case decide.Withdraw:
+		return r.withdraw(ctx, w, s, d, st)
+	default:
+		return fmt.Errorf("decision asks for unknown %q", d.Do)
+	}
 }
 
 // mayEnd fails where an incident would end on a Node that is not as it is now: what a Reconcile that was cut off has put

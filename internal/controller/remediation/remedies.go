@@ -95,11 +95,9 @@ func (r *Reconciler) beginRemedy(ctx context.Context, w *work, s *decide.Snapsho
 
 // lookRemedy looks how far an attempt has come.
 func (r *Reconciler) lookRemedy(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
-	progress := remedy.Progress{}
 	a, how, gone := r.attemptOf(w, s)
-	if gone != "" {
-		progress = remedy.Failed(gone)
-	} else {
+	progress := remedy.Failed(gone)
+	if gone == "" {
 		var err error
 		if progress, err = how.Look(ctx, a); err != nil {
 			return fmt.Errorf("looking how far %s has come: %w", a.Rung.Name, err)
