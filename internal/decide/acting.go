@@ -51,7 +51,7 @@ func unheld(s *Snapshot) *Decision {
 		return nil
 	}
 	if p := s.plan(); s.status().Phase == v1alpha1.PhaseDraining && s.scope() == drain.ScopeDevice && p != nil && p.Empty() &&
-		s.nextDrain() == drain.ScopeNode {
+		s.NextDrain() == drain.ScopeNode {
 		return nil // what it was held for is done; drained says so, and gives the rest back.
 	}
 	d := move(v1alpha1.PhasePending, ReasonReleased, s.missing())
@@ -91,7 +91,7 @@ func (s *Snapshot) planOf(scope drain.Scope) *drain.Plan {
 	case drain.ScopeNothing:
 		return &drain.Plan{}
 	case drain.ScopeDevice:
-		if s.nextDrain() == scope && s.closed() == nil {
+		if s.NextDrain() == scope && s.closed() == nil {
 			return s.RepairPlan
 		}
 		return s.DevicePlan

@@ -87,8 +87,8 @@ func (s *Snapshot) drainBefore(r rung) drain.Scope {
 	return drain.ScopeNode
 }
 
-// nextDrain is how much must be empty before the rung to try now.
-func (s *Snapshot) nextDrain() drain.Scope {
+// NextDrain is how much must be empty before the rung to try now.
+func (s *Snapshot) NextDrain() drain.Scope {
 	r, ok := s.nextRung()
 	if !ok || r.human() {
 		return drain.ScopeNode

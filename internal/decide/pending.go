@@ -138,7 +138,7 @@ func moveDevicePods(s *Snapshot) *Decision {
 
 // moment waits for idle or a window where the rule asks for it.
 func moment(s *Snapshot) *Decision {
-	if s.NodePlan == nil {
+	if s.NodePlan == nil || s.planOf(s.NextDrain()) == nil {
 		return s.waitPending(ReasonWaitingForIdle, "the node's pods could not be listed", "the API server answers")
 	}
 	if why := s.closed(); why != nil {
@@ -177,13 +177,13 @@ func (s *Snapshot) closed() *Refusal {
 
 // untouching says whether the next rung touches nothing that still works: it has no moment to wait for.
 func (s *Snapshot) untouching() bool {
-	to := s.nextDrain()
+	to := s.NextDrain()
 	return to == drain.ScopeNothing || to == drain.ScopeDevice && s.beside() == 0
 }
 
 // toEmpty is what has to be emptied for the next rung.
 func (s *Snapshot) toEmpty() *drain.Plan {
-	if s.nextDrain() == drain.ScopeDevice {
+	if s.NextDrain() == drain.ScopeDevice {
 		return s.RepairPlan
 	}
 	return s.NodePlan
@@ -200,7 +200,7 @@ func (s *Snapshot) approved(what v1alpha1.ApprovalKind) bool {
 
 // beginRepair begins to empty what the next rung needs to be empty.
 func beginRepair(s *Snapshot) *Decision {
-	scope := s.nextDrain()
+	scope := s.NextDrain()
 	return s.begin(scope, *s.planOf(scope))
 }
 

@@ -77,6 +77,9 @@ func (s *Snapshot) steps(m imagined, w *Why) []string {
 	if len(m.incident.Spec.Devices) > 0 && !intends(m.incident, v1alpha1.QuarantineNodeTaint) {
 		out = append(out, moved(w.Message))
 	}
+	if m.draft.NextDrain() != drain.ScopeNode {
+		return append(out, "beside what runs on the rest of the node, "+repair)
+	}
 	if wait := s.moment(m); wait != "" {
 		return append(out, wait, "move what else runs on the node, then "+repair)
 	}
