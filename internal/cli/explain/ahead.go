@@ -142,7 +142,7 @@ func (s *Snapshot) next(r *v1alpha1.Remediation, w *Why) []string {
 		}
 		return []string{moved}
 	case v1alpha1.PhaseRepairing:
-		return said(rungs(policy, findRule(policy, r.Status.Rule), r.Status.Step), s.action())
+		return said(rungs(policy, findRule(policy, r.Status.Rule), r.Status.Step), s.action(r))
 	case v1alpha1.PhaseVerifying:
 		return []string{"probation, once a full round of checks has passed and the fault has stayed away" + settle(policy)}
 	case v1alpha1.PhaseProbation:
@@ -239,8 +239,15 @@ func rungs(policy *v1alpha1.RemediationPolicy, rule *v1alpha1.Rule, at *v1alpha1
 	return out
 }
 
-// action says how far the agent is with what it was asked.
-func (s *Snapshot) action() string {
+// action says how far the attempt has come: the controller's own, or the agent with what it was asked.
+func (s *Snapshot) action(r *v1alpha1.Remediation) string {
+	if step := r.Status.Step; step != nil && step.Remedy != nil {
+		out := fmt.Sprintf("the controller, %s (%s): %s", Spell(string(step.Remedy.Rung.Action)), step.ActionID, Spell(string(step.Remedy.State)))
+		if step.Remedy.Message != "" {
+			out += ": " + text.Clean(step.Remedy.Message)
+		}
+		return out
+	}
 	if s.Health == nil || s.Health.Spec.Action == nil {
 		return ""
 	}

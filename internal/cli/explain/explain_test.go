@@ -799,3 +799,14 @@ func TestTheHighestPriorityGoverns(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatTheControllerDoesItselfIsSaid(t *testing.T) {
+	power := func(_ *Snapshot, r *v1alpha1.Remediation) {
+		r.Status.Step = &v1alpha1.Step{Rung: "power-cycle", ActionID: r.Name + "-2", Remedy: &v1alpha1.RemedyStatus{
+			Rung: v1alpha1.Rung{Name: "power-cycle", Action: v1alpha1.RungPowerCycle}, State: v1alpha1.RemedyRunning, Message: "the power is off"}}
+	}
+	next := Explain(incident(v1alpha1.PhaseRepairing, decide.ReasonActionBegun, "", "", power)).Next
+	if want := "power cycle (" + draining().Remediations[0].Name + "-2): running: the power is off"; !strings.Contains(strings.Join(next, "\n"), want) {
+		t.Errorf("next is %q, want %q in it", next, want)
+	}
+}
