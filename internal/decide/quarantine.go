@@ -44,7 +44,8 @@ func widerThanNeeded(s *Snapshot) *Decision {
 // narrows says whether the whole node is kept out for more bad devices than there are now.
 func (s *Snapshot) narrows() bool {
 	bad := s.stillBad()
-	return s.nodeIntended() && len(bad) > 0 && len(bad) < len(s.badDevices()) && !s.nodeIsBad(bad)
+	fewer := len(bad) < len(s.badDevices()) || s.Remediation.Spec.Root.Device == ""
+	return s.nodeIntended() && len(bad) > 0 && fewer && !s.nodeIsBad(bad)
 }
 
 // narrower are the intents that keep out the devices that are still bad in place of their node.
@@ -226,7 +227,7 @@ func (s *Snapshot) nodeIntent(have []v1alpha1.QuarantineIntent) []v1alpha1.Quara
 // nodeIsBad says whether the whole node must be kept out: the fault is the node's, or what its good devices could still
 // serve is less than the policy finds useful.
 func (s *Snapshot) nodeIsBad(devices []string) bool {
-	if m, ok := s.lead(); ok && m.Fault.Device == "" {
+	if s.ofNode() {
 		return true
 	}
 	if len(devices) == 0 {
@@ -241,6 +242,11 @@ func (s *Snapshot) nodeIsBad(devices []string) bool {
 		return true
 	}
 	return ratio.KeepServing != nil && len(devices) > upTo(ratio.KeepServing.UpTo, s.deviceCount())
+}
+
+// ofNode says whether one of the faults is of the node as a whole.
+func (s *Snapshot) ofNode() bool {
+	return slices.ContainsFunc(s.ours(), func(m Matched) bool { return m.Fault.Device == "" })
 }
 
 // useless says whether no job that is worth running fits on what is left when so many devices are bad.
