@@ -390,6 +390,15 @@ func stoppedMidRepair(s *Snapshot) *Decision {
 	return s.withdraw(d.Message)
 }
 
+// outgrown takes back what has not begun where another fault has come that asks for more: it would be made for nothing.
+func outgrown(s *Snapshot) *Decision {
+	st, r := s.status(), s.rule()
+	if s.started() || st.Step == nil || r == nil || s.Policy.Policy == nil || s.recommendedIndex(r) <= st.Step.Index {
+		return nil
+	}
+	return s.withdraw("another fault asks for more than " + st.Step.Rung)
+}
+
 // ask asks the agent, once the step is written down.
 func ask(s *Snapshot) *Decision {
 	st := s.status().Step

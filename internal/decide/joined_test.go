@@ -8,6 +8,21 @@ import (
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
+// repairing is a world of the whole ladder whose first repair has been asked for or begun.
+func repairing(t *testing.T, device string, class v1alpha1.Recommendation) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.ladderOf(wholeLadder...)
+	w.fault("Xid79", device)
+	w.recommend(class)
+	w.run()
+	w.run()
+	if w.rem.Status.Phase != v1alpha1.PhaseRepairing {
+		t.Fatalf("to begin with: %v", w.reasons)
+	}
+	return w
+}
+
 // joined adds a fault of another class.
 func (w *world) joined(device string, class v1alpha1.Recommendation) {
 	w.fault("Xid48", device)
@@ -28,6 +43,58 @@ func TestWhatIsOnlyKeptOutDoesNotKeepAnothersRepairAway(t *testing.T) {
 	w.run()
 	if w.rem.Status.Phase != v1alpha1.PhaseRepairing || w.rem.Status.Rule != "critical" {
 		t.Errorf("%s by rule %s: %v", w.rem.Status.Phase, w.rem.Status.Rule, w.reasons)
+	}
+}
+
+// What is asked for and not begun is taken back where it could not help; what asks for no more waits for its end.
+func TestWhatHasNotBegunGivesWayToAGreaterRepair(t *testing.T) {
+	for class, want := range map[v1alpha1.Recommendation]struct {
+		withdrawn int
+		rest      rest
+	}{
+		v1alpha1.RecommendRestartDriver: {0, rest{v1alpha1.PhaseRepairing, ReasonActionAsked}},
+		v1alpha1.RecommendResetDevice:   {0, rest{v1alpha1.PhaseRepairing, ReasonActionAsked}},
+		v1alpha1.RecommendReboot:        {1, rest{v1alpha1.PhaseRepairing, ReasonActionAsked}},
+		v1alpha1.RecommendHuman:         {1, rest{v1alpha1.PhaseEscalated, ReasonHumanAsked}},
+	} {
+		t.Run(string(class), func(t *testing.T) {
+			w := repairing(t, bad, v1alpha1.RecommendResetDevice)
+			w.joined(second, class)
+			w.run()
+			if diff := cmp.Diff(want.rest, rest{w.rem.Status.Phase, w.rem.Status.Reason}); diff != "" || w.withdrawn != want.withdrawn {
+				t.Errorf("%s; withdrawn %d: %v", diff, w.withdrawn, w.reasons)
+			}
+		})
+	}
+	t.Run("what has begun is let end", func(t *testing.T) {
+		w := repairing(t, bad, v1alpha1.RecommendResetDevice)
+		w.answer(v1alpha1.ActionStarted, "")
+		w.joined(second, v1alpha1.RecommendHuman)
+		if w.run(); w.withdrawn != 0 || w.rem.Status.Phase != v1alpha1.PhaseRepairing {
+			t.Errorf("withdrawn %d: %v", w.withdrawn, w.reasons)
+		}
+	})
+}
+
+// While a driver starts anew the node serves on, and so may what fails meanwhile.
+func TestWhatFailsDuringARepairIsKeptOutAtOnce(t *testing.T) {
+	for phase, on := range map[v1alpha1.Phase]func(*world){
+		v1alpha1.PhaseRepairing: func(*world) {},
+		v1alpha1.PhaseVerifying: func(w *world) { w.heal(bad); w.remedy = v1alpha1.RemedySucceeded; w.run() },
+	} {
+		t.Run(string(phase), func(t *testing.T) {
+			w := repairing(t, bad, v1alpha1.RecommendRestartDriver)
+			on(w)
+			was := w.rem.Status.Reason
+			w.joined(second, v1alpha1.RecommendRestartDriver)
+			w.run()
+			if w.rem.Status.Phase != phase || w.rem.Status.Reason != was {
+				t.Errorf("%s, %s, not %s", w.rem.Status.Phase, w.rem.Status.Reason, was)
+			}
+			if diff := cmp.Diff([]string{bad, second}, w.keptOut()); diff != "" || len(w.node.Spec.Taints) > 0 {
+				t.Errorf("%s; taints %v", diff, w.node.Spec.Taints)
+			}
+		})
 	}
 }
 

@@ -187,6 +187,11 @@ func (s *Snapshot) climbedIndex() int32 {
 	return from
 }
 
+// tried says whether anything was: what was taken back before it began was not.
+func (s *Snapshot) tried() bool {
+	return slices.ContainsFunc(s.attempts(), func(a v1alpha1.Attempt) bool { return a.Result != v1alpha1.AttemptWithdrawn })
+}
+
 // triedAt counts the attempts on a rung; a withdrawn one was ours to withdraw and does not count.
 func (s *Snapshot) triedAt(index int32) int32 {
 	var n int32

@@ -64,7 +64,7 @@ func (s *Snapshot) narrower() ([]v1alpha1.QuarantineIntent, bool) {
 // over says whether the incident has nothing to do with one of its devices any more: its fault has ended though another
 // stays, and its rule is off or may come off. What an attempt has left behind unproved stays where it is.
 func (s *Snapshot) over(id string) bool {
-	if s.Health == nil || slices.Contains(faultyDevices(s.ours()), id) {
+	if s.Health == nil || slices.Contains(faultyDevices(s.ours()), id) || s.inRepair(id) {
 		return false
 	}
 	healthy := slices.ContainsFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool {
@@ -80,6 +80,12 @@ func (s *Snapshot) over(id string) bool {
 		// A relapse of another device is no word against one that was proved and given back.
 		return !on && s.relapsedLast()
 	}
+}
+
+// inRepair says whether a device is being repaired: what is wrong with it has ended only when that is proved.
+func (s *Snapshot) inRepair(id string) bool {
+	p := s.phase()
+	return (p == v1alpha1.PhaseRepairing || p == v1alpha1.PhaseVerifying) && s.status().Step != nil && slices.Contains(s.status().Step.Devices, id)
 }
 
 // relapsedLast says whether the last attempt that did something was proved, and did not last.
