@@ -1,7 +1,9 @@
 package decide
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -123,6 +125,30 @@ func TestAFaultOfTheNodeKeepsTheNodeOut(t *testing.T) {
 			w.run()
 			if err := w.clean(); err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+// What a repair of the node was for climbs when it fails again; what fails for the first time begins at its own rung.
+func TestAfterARepairOfTheNode(t *testing.T) {
+	for device, want := range map[string]string{"": "power-cycle", bad: "power-cycle", second: "reset-device"} {
+		t.Run(device, func(t *testing.T) {
+			w := newWorld(t)
+			w.ladderOf(wholeLadder...)
+			w.policy.Spec.Rungs[1].Attempts = nil
+			w.fault("Xid79", "")
+			w.fault("Xid79", bad)
+			w.repaired()
+			if w.rem.Status.Phase != v1alpha1.PhaseProbation || !slices.Contains(w.rem.Spec.Devices, bad) {
+				t.Fatalf("to begin with: %v", w.reasons)
+			}
+			w.pass(time.Minute)
+			w.joined(device, v1alpha1.RecommendResetDevice)
+			w.run()
+			w.run()
+			if st := w.rem.Status.Step; w.rem.Status.Phase != v1alpha1.PhaseRepairing || st.Rung != want {
+				t.Errorf("%s, %s, want %s: %v", w.rem.Status.Phase, st.Rung, want, w.reasons)
 			}
 		})
 	}

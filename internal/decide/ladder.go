@@ -162,7 +162,8 @@ func (s *Snapshot) attempts() []v1alpha1.Attempt {
 	return slices.DeleteFunc(slices.Clone(s.sinceRestart()), func(a v1alpha1.Attempt) bool { return !s.concerns(a) })
 }
 
-// concerns says whether an attempt was about something that is bad now.
+// concerns says whether an attempt was about something that is bad now. What was tried for the node was for all of it, until
+// it is proved: a device that fails after that begins its own ladder.
 func (s *Snapshot) concerns(a v1alpha1.Attempt) bool {
 	ours := s.ours()
 	if len(a.Devices) == 0 {
@@ -178,6 +179,7 @@ func (s *Snapshot) climbedIndex() int32 {
 	var from int32
 	for _, a := range s.attempts() {
 		switch {
+		case a.Rung == "": // what a human repaired is no rung.
 		case a.Result == v1alpha1.AttemptRelapsed:
 			from = max(from, a.Index+1)
 		case a.Result.Done():
@@ -196,7 +198,7 @@ func (s *Snapshot) tried() bool {
 func (s *Snapshot) triedAt(index int32) int32 {
 	var n int32
 	for _, a := range s.attempts() {
-		if a.Index == index && a.Result != v1alpha1.AttemptWithdrawn {
+		if a.Index == index && a.Rung != "" && a.Result != v1alpha1.AttemptWithdrawn {
 			n++
 		}
 	}
