@@ -153,3 +153,22 @@ func TestAfterARepairOfTheNode(t *testing.T) {
 		})
 	}
 }
+
+// A device that was reset for its own fault, and is well, is not reset for one of the node.
+func TestNoDeviceIsResetForAFaultOfTheNode(t *testing.T) {
+	w := repairing(t, bad, v1alpha1.RecommendResetDevice)
+	w.joined("", v1alpha1.RecommendNone)
+	w.reset(true)
+	w.run()
+	w.pass(2 * time.Minute)
+	w.run()
+	if len(w.remedied) != 1 {
+		t.Fatalf("to begin with, the driver is restarted for the node: %v", w.reasons)
+	}
+	w.remedy = v1alpha1.RemedyFailed
+	w.run()
+	w.run()
+	if st := w.rem.Status.Step; w.rem.Status.Phase != v1alpha1.PhaseRepairing || st.Rung != "reboot" {
+		t.Errorf("%s, %s: %v", w.rem.Status.Phase, st.Rung, w.reasons)
+	}
+}
