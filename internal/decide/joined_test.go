@@ -172,3 +172,15 @@ func TestNoDeviceIsResetForAFaultOfTheNode(t *testing.T) {
 		t.Errorf("%s, %s: %v", w.rem.Status.Phase, st.Rung, w.reasons)
 	}
 }
+
+// During a reset the node as a whole is kept out, and a name may come to mean another device: no rule is put on then.
+func TestNoRuleIsPutOnWhileTheNodeIsKeptOut(t *testing.T) {
+	w := repairing(t, bad, v1alpha1.RecommendResetDevice)
+	w.answer(v1alpha1.ActionStarted, "")
+	w.joined(second, v1alpha1.RecommendResetDevice)
+	s := w.snapshot()
+	w.offer(s) // even where it is known how the devices are offered.
+	if d := Next(s); d.Do != Wait || len(w.node.Spec.Taints) != 1 {
+		t.Errorf("%s, %v; taints %v", d.Do, d.Intents, w.node.Spec.Taints)
+	}
+}
