@@ -182,13 +182,13 @@ func (s *Snapshot) repair(r rung) *Decision {
 	d.Deadline = &until.Time
 	d.Step = &v1alpha1.Step{Rung: r.Name, Index: r.index, Attempt: r.attempt, Deadline: &until,
 		ActionID: fmt.Sprintf("%s-%d", s.Remediation.Name, len(s.status().Attempts)+1), BootID: s.Health.Status.BootID,
-		Devices: s.patients()}
+		Devices: s.patients(r)}
 	return d
 }
 
-// patients are the devices that an attempt is for; none where it is for the node.
-func (s *Snapshot) patients() []string {
-	if m, ok := s.lead(); ok && m.Fault.Device == "" {
+// patients are the devices that an attempt is for; none where it is for the node. A reset is never for the node.
+func (s *Snapshot) patients(r rung) []string {
+	if s.ofNode() && r.Action != v1alpha1.RungResetDevice {
 		return nil
 	}
 	return s.stillBad()
@@ -388,6 +388,15 @@ func stoppedMidRepair(s *Snapshot) *Decision {
 		return nil
 	}
 	return s.withdraw(d.Message)
+}
+
+// outgrown takes back what has not begun where another fault has come that asks for more: it would be made for nothing.
+func outgrown(s *Snapshot) *Decision {
+	st, r := s.status(), s.rule()
+	if s.started() || st.Step == nil || r == nil || s.Policy.Policy == nil || s.recommendedIndex(r) <= st.Step.Index {
+		return nil
+	}
+	return s.withdraw("another fault asks for more than " + st.Step.Rung)
 }
 
 // ask asks the agent, once the step is written down.

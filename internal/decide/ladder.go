@@ -129,7 +129,7 @@ func (s *Snapshot) nextRung() (rung, bool) {
 func (s *Snapshot) recommendedIndex(rule *v1alpha1.Rule) int32 {
 	want := 0
 	for _, m := range s.ours() {
-		want = max(want, rank(m.Fault.Recommended))
+		want = max(want, rank(least(m.Fault)))
 	}
 	for i, name := range rule.Ladder {
 		if def, ok := findRung(s.Policy.Policy, name); ok && rungRank(def.Action) >= want {
@@ -137,6 +137,14 @@ func (s *Snapshot) recommendedIndex(rule *v1alpha1.Rule) int32 {
 		}
 	}
 	return max(0, int32(len(rule.Ladder))-1)
+}
+
+// least is the least repair of a fault. Only a device can be reset: a fault of the node that asks for it takes a reboot.
+func least(f v1alpha1.Fault) v1alpha1.Recommendation {
+	if f.Device == "" && f.Recommended == v1alpha1.RecommendResetDevice {
+		return v1alpha1.RecommendReboot
+	}
+	return f.Recommended
 }
 
 // sinceRestart are the attempts since a human let the ladder begin anew, all where none did.
@@ -154,10 +162,14 @@ func (s *Snapshot) attempts() []v1alpha1.Attempt {
 	return slices.DeleteFunc(slices.Clone(s.sinceRestart()), func(a v1alpha1.Attempt) bool { return !s.concerns(a) })
 }
 
-// concerns says whether an attempt was about something that is bad now.
+// concerns says whether an attempt was about something that is bad now. What was tried for the node was for all of it, until
+// it is proved: a device that fails after that begins its own ladder.
 func (s *Snapshot) concerns(a v1alpha1.Attempt) bool {
 	ours := s.ours()
-	return len(a.Devices) == 0 || len(ours) == 0 || slices.ContainsFunc(ours, func(m Matched) bool {
+	if len(a.Devices) == 0 {
+		return a.Result != v1alpha1.AttemptRepaired || len(ours) == 0 || s.ofNode()
+	}
+	return len(ours) == 0 || slices.ContainsFunc(ours, func(m Matched) bool {
 		return slices.Contains(a.Devices, m.Fault.Device)
 	})
 }
@@ -167,6 +179,7 @@ func (s *Snapshot) climbedIndex() int32 {
 	var from int32
 	for _, a := range s.attempts() {
 		switch {
+		case a.Rung == "": // what a human repaired is no rung.
 		case a.Result == v1alpha1.AttemptRelapsed:
 			from = max(from, a.Index+1)
 		case a.Result.Done():
@@ -176,11 +189,16 @@ func (s *Snapshot) climbedIndex() int32 {
 	return from
 }
 
+// tried says whether anything was: what was taken back before it began was not.
+func (s *Snapshot) tried() bool {
+	return slices.ContainsFunc(s.attempts(), func(a v1alpha1.Attempt) bool { return a.Result != v1alpha1.AttemptWithdrawn })
+}
+
 // triedAt counts the attempts on a rung; a withdrawn one was ours to withdraw and does not count.
 func (s *Snapshot) triedAt(index int32) int32 {
 	var n int32
 	for _, a := range s.attempts() {
-		if a.Index == index && a.Result != v1alpha1.AttemptWithdrawn {
+		if a.Index == index && a.Rung != "" && a.Result != v1alpha1.AttemptWithdrawn {
 			n++
 		}
 	}
@@ -192,7 +210,7 @@ func (s *Snapshot) impossible(a v1alpha1.RungAction) string {
 	switch {
 	case a.ByAgent() && (s.Health == nil || !slices.Contains(s.Health.Status.SupportedActions, v1alpha1.ActionType(a))):
 		return "the agent does not support it"
-	case a == v1alpha1.RungResetDevice && len(s.stillBad()) == 0:
+	case a == v1alpha1.RungResetDevice && (len(s.stillBad()) == 0 || s.ofNode() && len(faultyDevices(s.ours())) == 0):
 		return "the fault is of no device"
 	}
 	return ""

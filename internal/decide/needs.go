@@ -44,9 +44,9 @@ func Look(s *Snapshot) Needs {
 	case v1alpha1.PhaseDraining:
 		return Needs{Handles: s.misses(), Rules: s.stale(), Pods: true, Foreign: true, History: true}
 	case v1alpha1.PhaseRepairing:
-		return Needs{Foreign: !s.started()}
+		return Needs{Handles: !s.nodeTainted() && s.misses(), Foreign: !s.started()}
 	case v1alpha1.PhaseVerifying:
-		return Needs{Rules: s.stale()}
+		return Needs{Handles: !s.nodeTainted() && s.misses(), Rules: s.stale()}
 	case v1alpha1.PhaseEscalated:
 		return Needs{Handles: s.misses(), Rules: s.stale(), Slot: true}
 	default:

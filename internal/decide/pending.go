@@ -50,7 +50,7 @@ func askHuman(s *Snapshot) *Decision {
 	switch {
 	case !ok:
 		return escalate(ReasonAttemptsSpent, "no rung of the ladder is left"+because(r.skipped), wayOut)
-	case r.human() && len(s.attempts()) > 0:
+	case r.human() && s.tried():
 		return escalate(ReasonAttemptsSpent, r.Message, wayOut)
 	case r.human():
 		return escalate(ReasonHumanAsked, r.Message+because(r.skipped), wayOut)

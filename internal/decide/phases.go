@@ -40,9 +40,9 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 			nodeGone, cancelled, cleared, policyMovedOn, stopped, unheld, join, widerThanNeeded, quarantine, drainTooLong, evict, drained,
 		}
 	case v1alpha1.PhaseRepairing:
-		return []rule{nodeGone, rebooted, remedyEnded, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheldMidRepair, ask, running}
+		return []rule{nodeGone, rebooted, remedyEnded, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheldMidRepair, outgrown, keepOutMeanwhile, ask, running}
 	case v1alpha1.PhaseVerifying:
-		return []rule{nodeGone, cancelled, requarantine, proved, disproved, verifyTooLong, verifying}
+		return []rule{nodeGone, cancelled, requarantine, keepOutMeanwhile, proved, disproved, verifyTooLong, verifying}
 	case v1alpha1.PhaseProbation:
 		return []rule{nodeGone, cancelled, letGo, relapsed, probationOver, watchOn}
 	case v1alpha1.PhaseEscalated:
@@ -169,6 +169,9 @@ func lowered(s *Snapshot) *Decision {
 	return d
 }
 
+// keepReason are the phases that rest for a reason of their own, whatever is put on meanwhile.
+var keepReason = []v1alpha1.Phase{v1alpha1.PhaseQuarantined, v1alpha1.PhaseRepairing, v1alpha1.PhaseVerifying, v1alpha1.PhaseEscalated}
+
 // quarantine puts on what is intended and not on yet, or not where it belongs any more, and takes off what a device no
 // longer needs. A phase that rests keeps the reason that it rests for.
 func quarantine(s *Snapshot) *Decision {
@@ -179,7 +182,7 @@ func quarantine(s *Snapshot) *Decision {
 	st := s.status()
 	d := move(s.phase(), ReasonDeviceQuarantined, s.quarantineText())
 	switch {
-	case slices.Contains([]v1alpha1.Phase{v1alpha1.PhaseQuarantined, v1alpha1.PhaseVerifying, v1alpha1.PhaseEscalated}, st.Phase):
+	case slices.Contains(keepReason, st.Phase):
 		d.Reason, d.Message, d.WouldChange = st.Reason, st.Message, st.WouldChange
 	case !s.deviceScoped():
 		d.Reason = ReasonNodeQuarantined
@@ -192,6 +195,17 @@ func quarantine(s *Snapshot) *Decision {
 func requarantine(s *Snapshot) *Decision {
 	if len(Misplaced(s)) == 0 {
 		return nil
+	}
+	return quarantine(s)
+}
+
+// keepOutMeanwhile keeps out what fails while something else is repaired, where the node is not kept out for that.
+func keepOutMeanwhile(s *Snapshot) *Decision {
+	if s.nodeTainted() || s.mode() == v1alpha1.ModeObserve {
+		return nil
+	}
+	if d := join(s); d != nil {
+		return d
 	}
 	return quarantine(s)
 }

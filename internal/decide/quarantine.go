@@ -44,7 +44,8 @@ func widerThanNeeded(s *Snapshot) *Decision {
 // narrows says whether the whole node is kept out for more bad devices than there are now.
 func (s *Snapshot) narrows() bool {
 	bad := s.stillBad()
-	return s.nodeIntended() && len(bad) > 0 && len(bad) < len(s.badDevices()) && !s.nodeIsBad(bad)
+	fewer := len(bad) < len(s.badDevices()) || s.Remediation.Spec.Root.Device == ""
+	return s.nodeIntended() && len(bad) > 0 && fewer && !s.nodeIsBad(bad)
 }
 
 // narrower are the intents that keep out the devices that are still bad in place of their node.
@@ -63,7 +64,7 @@ func (s *Snapshot) narrower() ([]v1alpha1.QuarantineIntent, bool) {
 // over says whether the incident has nothing to do with one of its devices any more: its fault has ended though another
 // stays, and its rule is off or may come off. What an attempt has left behind unproved stays where it is.
 func (s *Snapshot) over(id string) bool {
-	if s.Health == nil || slices.Contains(faultyDevices(s.ours()), id) {
+	if s.Health == nil || slices.Contains(faultyDevices(s.ours()), id) || s.inRepair(id) {
 		return false
 	}
 	i := slices.IndexFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool { return d.ID == id })
@@ -77,6 +78,12 @@ func (s *Snapshot) over(id string) bool {
 	// Neither a relapse of another device is a word against one that was proved and given back, nor that nobody can see how
 	// it is: a check that looks twice at the other knows of none meanwhile.
 	return (health == v1alpha1.DeviceHealthy || health == v1alpha1.DeviceUnknown) && (!s.unproved() || s.relapsedLast())
+}
+
+// inRepair says whether a device is being repaired: what is wrong with it has ended only when that is proved.
+func (s *Snapshot) inRepair(id string) bool {
+	p := s.phase()
+	return (p == v1alpha1.PhaseRepairing || p == v1alpha1.PhaseVerifying) && s.status().Step != nil && slices.Contains(s.status().Step.Devices, id)
 }
 
 // relapsedLast says whether the last attempt that did something was proved, and did not last.
@@ -224,7 +231,7 @@ func (s *Snapshot) nodeIntent(have []v1alpha1.QuarantineIntent) []v1alpha1.Quara
 // nodeIsBad says whether the whole node must be kept out: the fault is the node's, or what its good devices could still
 // serve is less than the policy finds useful.
 func (s *Snapshot) nodeIsBad(devices []string) bool {
-	if m, ok := s.lead(); ok && m.Fault.Device == "" {
+	if s.ofNode() {
 		return true
 	}
 	if len(devices) == 0 {
@@ -239,6 +246,11 @@ func (s *Snapshot) nodeIsBad(devices []string) bool {
 		return true
 	}
 	return ratio.KeepServing != nil && len(devices) > upTo(ratio.KeepServing.UpTo, s.deviceCount())
+}
+
+// ofNode says whether one of the faults is of the node as a whole.
+func (s *Snapshot) ofNode() bool {
+	return slices.ContainsFunc(s.ours(), func(m Matched) bool { return m.Fault.Device == "" })
 }
 
 // useless says whether no job that is worth running fits on what is left when so many devices are bad.

@@ -20,6 +20,9 @@ var ladders = [][]string{
 	{"reset-all", "power-cycle", "external", "send-back"},
 }
 
+// wholeLadder has every rung.
+var wholeLadder = []string{"restart-driver", "reset-device", "reboot", "power-cycle", "replace", "send-back"}
+
 // ladderOf gives the rule for critical faults this ladder, and the agent what it needs for it.
 func (w *world) ladderOf(names ...string) {
 	w.policy.Spec.Rules[1].Ladder = names
@@ -181,7 +184,6 @@ func TestWhereTheNodeIsBadAResetEmptiesIt(t *testing.T) {
 }
 
 func TestTheLadderBeginsAtWhatTheFaultRecommends(t *testing.T) {
-	all := []string{"restart-driver", "reset-device", "reboot", "power-cycle", "replace", "send-back"}
 	for recommended, want := range map[v1alpha1.Recommendation]string{
 		v1alpha1.RecommendNone: "restart-driver", v1alpha1.RecommendRestartApplication: "restart-driver",
 		v1alpha1.RecommendRestartDriver: "restart-driver", v1alpha1.RecommendResetDevice: "reset-device",
@@ -190,7 +192,7 @@ func TestTheLadderBeginsAtWhatTheFaultRecommends(t *testing.T) {
 	} {
 		t.Run(string(recommended), func(t *testing.T) {
 			w := newWorld(t)
-			w.ladderOf(all...)
+			w.ladderOf(wholeLadder...)
 			w.fault("Xid79", bad)
 			w.recommend(recommended)
 			w.run()

@@ -131,9 +131,13 @@ func (s *Snapshot) ours() []Matched {
 	})
 }
 
-// lead is the fault whose rule the incident follows: the root it began with where that is still there, else the first.
+// lead is the fault whose rule the incident follows: the root it began with where that is still there, else the first. One
+// that is to be repaired leads one that is only to be kept out, or its repair would never come.
 func (s *Snapshot) lead() (Matched, bool) {
 	ours := s.ours()
+	if repair := slices.DeleteFunc(slices.Clone(ours), func(m Matched) bool { return m.Rule.Response != v1alpha1.ResponseRepair }); len(repair) > 0 {
+		ours = repair
+	}
 	root := s.Remediation.Spec.Root
 	for _, m := range ours {
 		if m.Fault.Code == root.Code && m.Fault.Device == root.Device {

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -150,7 +151,7 @@ func relapsed(s *Snapshot) *Decision {
 	}
 	d := move(v1alpha1.PhasePending, ReasonRelapsed, fmt.Sprintf("%s on %s within probation", m.Fault.Code, s.what(m.Fault.Device)))
 	last := s.lastAttempt()
-	if last != nil && !s.concerns(*last) {
+	if last != nil && !s.failedAgain(*last) {
 		d.Reason = ReasonFaultJoined
 		return d
 	}
@@ -160,6 +161,12 @@ func relapsed(s *Snapshot) *Decision {
 		d.Attempt = &again
 	}
 	return d
+}
+
+// failedAgain says whether what an attempt repaired is bad again: for one that was for the node, also a device that was bad
+// with it.
+func (s *Snapshot) failedAgain(a v1alpha1.Attempt) bool {
+	return s.concerns(a) || len(a.Devices) == 0 && slices.ContainsFunc(faultyDevices(s.ours()), s.isBad)
 }
 
 // relapsedWaiting notes that what was repaired last has failed again while another fault is waited with.

@@ -19,6 +19,7 @@ import (
 var events = []func(*world, *rand.Rand){
 	func(w *world, r *rand.Rand) { w.pass(time.Duration(r.IntN(3600)) * time.Second) },
 	func(w *world, r *rand.Rand) { w.fault("Xid79", fmt.Sprintf("GPU-%d", r.IntN(8))) },
+	func(w *world, _ *rand.Rand) { w.fault("NodeFault", "") },
 	func(w *world, _ *rand.Rand) { w.clear() },
 	func(w *world, r *rand.Rand) {
 		w.job(fmt.Sprintf("job-%d", r.IntN(1000)), fmt.Sprintf("GPU-%d", r.IntN(8)))
