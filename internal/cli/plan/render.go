@@ -94,7 +94,7 @@ func (r *Rung) count() string {
 		parts = append(parts, fmt.Sprintf("%d going", r.Going))
 	}
 	if len(r.Blockers) > 0 {
-		parts = append(parts, text.Count(len(r.Blockers), "blocks", "block"))
+		parts = append(parts, fmt.Sprintf("%d blocked", len(r.Blockers)))
 	}
 	return strings.Join(parts, ", ")
 }
