@@ -47,7 +47,7 @@ func newTaintServer(t *testing.T, answer func(*resourcev1.DeviceTaintRule), func
 			return err
 		}
 		s.made = append(s.made, *rule.DeepCopy())
-		s.most = max(s.most, len(s.left(t)))
+		s.most = max(s.most, len(s.left(ctx, t)))
 		if create != nil {
 			return create(ctx, c, o, opts...)
 		}
@@ -58,10 +58,10 @@ func newTaintServer(t *testing.T, answer func(*resourcev1.DeviceTaintRule), func
 }
 
 // left are the rules that are there now.
-func (s *taintServer) left(t *testing.T) []string {
+func (s *taintServer) left(ctx context.Context, t *testing.T) []string {
 	t.Helper()
 	var list resourcev1.DeviceTaintRuleList
-	if err := s.WithWatch.List(context.WithoutCancel(t.Context()), &list); err != nil {
+	if err := s.WithWatch.List(context.WithoutCancel(ctx), &list); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -164,7 +164,7 @@ func TestWhatTheServerSaysAndWhatIsLeft(t *testing.T) {
 				t.Errorf("%d rules made, want %d; %d at once", len(s.made), tc.made, s.most)
 			}
 			if tc.funcs.List == nil {
-				if left := strings.Join(s.left(t), " "); !strings.HasPrefix(left, tc.left) || tc.left == "" && left != "" {
+				if left := strings.Join(s.left(t.Context(), t), " "); !strings.HasPrefix(left, tc.left) || tc.left == "" && left != "" {
 					t.Errorf("left: %q, want %q", left, tc.left)
 				}
 			}
@@ -219,8 +219,8 @@ func TestAnInterruptLeavesNoRule(t *testing.T) {
 	if _, err := a.ask(ctx, "n", about("A", "B")); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	if len(s.made) != 1 || len(s.left(t)) > 0 {
-		t.Errorf("made %d, left %v", len(s.made), s.left(t))
+	if len(s.made) != 1 || len(s.left(t.Context(), t)) > 0 {
+		t.Errorf("made %d, left %v", len(s.made), s.left(t.Context(), t))
 	}
 }
 
