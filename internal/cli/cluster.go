@@ -91,6 +91,7 @@ func newMapper() meta.RESTMapper {
 		appsv1.SchemeGroupVersion.WithKind("Deployment"):                  meta.RESTScopeNamespace,
 		resourcev1.SchemeGroupVersion.WithKind("DeviceTaintRule"):         meta.RESTScopeRoot,
 		resourcev1.SchemeGroupVersion.WithKind("ResourceSlice"):           meta.RESTScopeRoot,
+		resourcev1.SchemeGroupVersion.WithKind("ResourceClaim"):           meta.RESTScopeNamespace,
 		authenticationv1.SchemeGroupVersion.WithKind("SelfSubjectReview"): meta.RESTScopeRoot,
 	} {
 		mapper.Add(gvk, scope)
@@ -160,7 +161,7 @@ func explainError(err error) string {
 	case meta.IsNoMatchError(err), apierrors.IsNotFound(err) && isUnserved(err):
 		return err.Error() + "\nRoundhouse's kinds are not served here: install it, or choose another cluster with --context"
 	case apierrors.IsForbidden(err):
-		return err.Error() + "\nask for ClusterRole roundhouse-viewer to look (and get, list on nodes), roundhouse-holder to hold, roundhouse-operator to release and approve"
+		return err.Error() + "\nask for ClusterRole roundhouse-viewer to look (and get, list on nodes), roundhouse-planner to plan, roundhouse-holder to hold, roundhouse-operator to release and approve"
 	case apierrors.IsUnauthorized(err):
 		return err.Error() + "\nthe credential is not accepted: log in again, or choose another with --user or --context"
 	case errors.As(err, &dns), errors.As(err, &connection):

@@ -46,7 +46,6 @@ const wayOut = "the part replaced; kubectl roundhouse approve NODE --retry; or k
 // askHuman escalates where no rung is left, or where the same hardware was repaired or the node started too often.
 func askHuman(s *Snapshot) *Decision {
 	r, ok := s.nextRung()
-	l := s.limits()
 	switch {
 	case !ok:
 		return escalate(ReasonAttemptsSpent, "no rung of the ladder is left"+because(r.skipped), wayOut)
@@ -54,12 +53,9 @@ func askHuman(s *Snapshot) *Decision {
 		return escalate(ReasonAttemptsSpent, r.Message, wayOut)
 	case r.human():
 		return escalate(ReasonHumanAsked, r.Message+because(r.skipped), wayOut)
-	case s.repairs() >= l.repairs:
-		return escalate(ReasonRepairLimit,
-			fmt.Sprintf("%s in %s: no more; it follows the hardware", count(s.repairs(), "repair"), span(l.window)), wayOut)
-	case r.Action == v1alpha1.RungReboot && s.boots() >= l.boots:
-		return escalate(ReasonBootLimit,
-			fmt.Sprintf("the node started %d times in %s, from any cause: it is not rebooted again", s.boots(), span(l.window)), wayOut)
+	}
+	if reason, message := s.limit(r); reason != "" {
+		return escalate(reason, message, wayOut)
 	}
 	return nil
 }

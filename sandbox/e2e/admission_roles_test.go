@@ -27,10 +27,15 @@ func TestRolesOfPeople(t *testing.T) {
 		"raise a budget":      {http.MethodPatch, budgets + "fleet", `{"spec":{"maxUnavailable":2}}`},
 		"write a phase":       {http.MethodPatch, remediations + "node-a-old/status", `{"status":{"phase":"Succeeded"}}`},
 		"ask for an action":   {http.MethodPatch, nodeHealths + "node-a", `{"spec":{"fence":9}}`},
-		"free a slot":         {http.MethodPatch, budgets + "fleet/status", `{"status":{"reservations":[]}}`},
+		"read pods":           {http.MethodGet, "/api/v1/pods", ""},
+		"read claims":         {http.MethodGet, "/apis/resource.k8s.io/v1/resourceclaims", ""},
+		"taint a device": {http.MethodPost, taintRules, `{"apiVersion":"resource.k8s.io/v1","kind":"DeviceTaintRule","metadata":{"name":"t"},
+			"spec":{"deviceSelector":{"driver":"d","pool":"p","device":"x"},"taint":{"key":"k.example.com/k","effect":"None"}}}`},
+		"free a slot": {http.MethodPatch, budgets + "fleet/status", `{"status":{"reservations":[]}}`},
 	}
 	roles := map[string][]string{
 		"roundhouse-viewer":   {"read health", "read policies"},
+		"roundhouse-planner":  {"read pods", "read claims", "read health", "read policies"},
 		"roundhouse-holder":   {"hold"},
 		"roundhouse-operator": {"approve", "cancel"},
 		"roundhouse-admin":    {"read policies", "set a policy's mode", "raise a budget"},

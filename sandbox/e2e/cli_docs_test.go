@@ -134,6 +134,31 @@ func (p *plugin) docsFleet() {
 		"incidents":[{"remediation":"gpu-0417-a2b4c6d8e0","code":"Xid79","repairedBy":"reboot","repairs":1,"outcome":"Succeeded","at":"2026-11-09T03:00:00Z","ended":"2026-11-10T04:10:00Z"}],
 		"totals":{"incidents":2,"repairs":1,"relapses":0,"outHours":"25.17"},"suspicion":{"level":"Watch","because":["2 incidents in 28 days"]}}`)
 	p.docsDaemonSets()
+	p.docsPods()
+}
+
+// docsPods is seven jobs of one device each on gpu-0402, whose fourth device is bad.
+func (p *plugin) docsPods() {
+	p.t.Helper()
+	const base = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims/"
+	call{http.MethodPost, "/api/v1/namespaces/default/serviceaccounts", `{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}}`}.must(p.t, p.core)
+	for slot := range 8 {
+		if slot == 3 {
+			continue
+		}
+		name, began := fmt.Sprintf("train-%d", slot), docsNow.Add(-150*time.Minute)
+		if slot == 7 {
+			began = docsNow.Add(-210 * time.Minute)
+		}
+		p.put(base, name, fmt.Sprintf(`{"apiVersion":"resource.k8s.io/v1","kind":"ResourceClaim","metadata":{"name":%q},
+			"spec":{"devices":{"requests":[{"name":"gpu","exactly":{"deviceClassName":"gpu.nvidia.com"}}]}}}`, name),
+			fmt.Sprintf(`{"allocation":{"devices":{"results":[{"request":"gpu","driver":"gpu.nvidia.com","pool":"gpu-0402","device":"gpu-%d"}]}}}`, slot))
+		p.put("/api/v1/namespaces/default/pods/", name, fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":%[1]q,
+			"ownerReferences":[{"apiVersion":"batch/v1","kind":"Job","name":%[1]q,"uid":"u","controller":true}]},
+			"spec":{"nodeName":"gpu-0402","automountServiceAccountToken":false,"resourceClaims":[{"name":"gpu","resourceClaimName":%[1]q}],
+			"containers":[{"name":"main","image":"registry.example.com/train"}]}}`, name),
+			fmt.Sprintf(`{"phase":"Running","startTime":%q}`, began.Format(time.RFC3339)))
+	}
 }
 
 func (p *plugin) docsNode(name, pool, rack string) {

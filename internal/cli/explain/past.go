@@ -103,7 +103,7 @@ func (s *Snapshot) repairs(r *v1alpha1.Remediation, since time.Time) int {
 	restart := r.Status.Restart
 	n := 0
 	if restart == nil {
-		n = s.pastRepairs(r, since)
+		n = s.PastRepairs(r, since)
 	}
 	for _, a := range r.Status.Attempts {
 		if a.Result.Done() && (restart == nil || a.At.After(restart.At.Time)) {

@@ -197,7 +197,7 @@ func (s *Snapshot) imagine(r *v1alpha1.Remediation, p *v1alpha1.RemediationPolic
 		Policy:   decide.Governing{Policy: remediate, Accepted: true, WindowOpen: true},
 		SlotHeld: true, ClaimHeld: true, DevicePlan: &drain.Plan{}, NodePlan: &drain.Plan{},
 	}
-	m.draft.PastRepairs = s.pastRepairs(rem, s.Now.Add(-m.draft.LoopWindow()))
+	m.draft.PastRepairs = s.PastRepairs(rem, s.Now.Add(-m.draft.LoopWindow()))
 	if s.Node != nil {
 		m.draft.Node = s.Node.DeepCopy()
 		m.draft.Node.Spec.Taints = append(m.draft.Node.Spec.Taints, corev1.Taint{
@@ -255,8 +255,8 @@ func (s *Snapshot) rootFault(r *v1alpha1.Remediation) v1alpha1.Fault {
 	return v1alpha1.Fault{Code: root.Code, Check: root.Check, Device: root.Device, Severity: v1alpha1.SeverityCritical, FirstSeen: root.FirstSeen, Root: true}
 }
 
-// pastRepairs counts the repairs of the incident's hardware by earlier incidents, as the controller does.
-func (s *Snapshot) pastRepairs(r *v1alpha1.Remediation, since time.Time) int {
+// PastRepairs counts the repairs of the incident's hardware by earlier incidents, as the controller does.
+func (s *Snapshot) PastRepairs(r *v1alpha1.Remediation, since time.Time) int {
 	most := 0
 	for i := range s.Records {
 		rec := &s.Records[i]

@@ -16,6 +16,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
 	"github.com/roundhouse-dev/roundhouse/internal/evict"
+	"github.com/roundhouse-dev/roundhouse/internal/occupancy"
 )
 
 // nodePods is the field by which the API server indexes pods.
@@ -25,7 +26,7 @@ const nodePods = "spec.nodeName"
 type occupants struct {
 	pods []corev1.Pod
 	// claims are the devices that each pod was given.
-	claims map[types.UID][]resourcev1.DeviceRequestAllocationResult
+	claims occupancy.Claims
 }
 
 // plans looks at what runs on the node, live, and plans both drains. What was looked at for the step before serves this
@@ -37,30 +38,14 @@ func (r *Reconciler) plans(ctx context.Context, w *work, s *decide.Snapshot) err
 			return err
 		}
 	}
-	r.plan(w, s)
+	occupancy.Plan(s, w.occupants.pods, w.occupants.claims)
 	if reused && decide.Emptied(s) {
 		if err := r.occupy(ctx, w); err != nil {
 			return err
 		}
-		r.plan(w, s)
+		occupancy.Plan(s, w.occupants.pods, w.occupants.claims)
 	}
 	return nil
-}
-
-// plan plans both drains.
-func (r *Reconciler) plan(w *work, s *decide.Snapshot) {
-	in := drain.Input{Now: s.Now, Pods: w.occupants.pods, Scope: drain.ScopeNode, BadDevices: s.RepairDevices(),
-		Holding: holding(w.occupants.claims, s)}
-	in.Untold, in.UntoldWhy = byPlugin(in.Pods, s, in.Holding)
-	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
-		in.Classes = p.Spec.Drain.Classes
-	}
-	node := drain.Make(in)
-	in.Scope = drain.ScopeDevice
-	device := drain.Make(in)
-	in.Whole = true
-	repair := drain.Make(in)
-	s.NodePlan, s.DevicePlan, s.RepairPlan = &node, &device, &repair
 }
 
 // occupy lists what runs on the node, and joins pods to devices through their claims' allocations (KEP-4381).
@@ -69,10 +54,10 @@ func (r *Reconciler) occupy(ctx context.Context, w *work) error {
 	if err := r.Live.List(ctx, &pods, client.MatchingFields{nodePods: w.name}); err != nil {
 		return fmt.Errorf("listing the node's pods: %w", err)
 	}
-	o := &occupants{pods: pods.Items, claims: map[types.UID][]resourcev1.DeviceRequestAllocationResult{}}
+	o := &occupants{pods: pods.Items, claims: occupancy.Claims{}}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		for _, name := range claimsOf(pod) {
+		for _, name := range occupancy.ClaimsOf(pod) {
 			given, err := r.given(ctx, pod, name)
 			if err != nil {
 				return err
@@ -110,88 +95,12 @@ func (r *Reconciler) given(ctx context.Context, pod *corev1.Pod, name string) ([
 	if err != nil {
 		return nil, fmt.Errorf("reading the claim of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	given := allocated(&c)
+	given := occupancy.Given(&c)
 	reserved := slices.ContainsFunc(c.Status.ReservedFor, func(by resourcev1.ResourceClaimConsumerReference) bool { return by.UID == pod.UID })
 	if c.Status.Allocation != nil && reserved {
 		r.claims.Add(key, given)
 	}
 	return given, nil
-}
-
-// holding maps pods to the devices that they hold. The names of the bad devices are those of when they were quarantined;
-// the others only count.
-func holding(claims map[types.UID][]resourcev1.DeviceRequestAllocationResult, s *decide.Snapshot) map[types.UID][]string {
-	ids := map[string]string{}
-	for _, q := range s.Remediation.Status.Quarantined {
-		if q.Kind == v1alpha1.QuarantineDeviceTaintRule {
-			ids[deviceKey(q.Driver, q.Pool, q.Device)] = q.DeviceID
-		}
-	}
-	for id, h := range s.Handles {
-		ids[deviceKey(h.Driver, h.Pool, h.Device)] = id
-	}
-	drivers := driversOf(s)
-	held := map[types.UID][]string{}
-	for pod, results := range claims {
-		for i := range results {
-			if len(drivers) > 0 && !drivers[results[i].Driver] {
-				continue // what another driver gives is no accelerator: a network card that comes with it.
-			}
-			key := deviceKey(results[i].Driver, results[i].Pool, results[i].Device)
-			if id, ok := ids[key]; ok {
-				key = id
-			}
-			held[pod] = append(held[pod], key)
-		}
-	}
-	return held
-}
-
-// driversOf are the DRA drivers that offer the node's accelerators, as far as that is known.
-func driversOf(s *decide.Snapshot) map[string]bool {
-	drivers := map[string]bool{}
-	for _, q := range s.Remediation.Status.Quarantined {
-		if q.Kind == v1alpha1.QuarantineDeviceTaintRule {
-			drivers[q.Driver] = true
-		}
-	}
-	for id, h := range s.Handles {
-		if s.Health != nil && slices.ContainsFunc(s.Health.Status.Devices, func(d v1alpha1.Device) bool { return d.ID == id }) {
-			drivers[h.Driver] = true
-		}
-	}
-	return drivers
-}
-
-func deviceKey(driver, pool, device string) string { return driver + "/" + pool + "/" + device }
-
-// claimsOf are the names of a pod's ResourceClaims, made from templates or named outright.
-func claimsOf(pod *corev1.Pod) []string {
-	var names []string
-	for _, c := range pod.Spec.ResourceClaims {
-		if c.ResourceClaimName != nil {
-			names = append(names, *c.ResourceClaimName)
-		}
-	}
-	for _, c := range pod.Status.ResourceClaimStatuses {
-		if c.ResourceClaimName != nil {
-			names = append(names, *c.ResourceClaimName)
-		}
-	}
-	if e := pod.Status.ExtendedResourceClaimStatus; e != nil {
-		names = append(names, e.ResourceClaimName)
-	}
-	return names
-}
-
-// allocated are the devices of a claim; those given for administration do no work and do not count.
-func allocated(c *resourcev1.ResourceClaim) []resourcev1.DeviceRequestAllocationResult {
-	if c.Status.Allocation == nil {
-		return nil
-	}
-	return slices.DeleteFunc(slices.Clone(c.Status.Allocation.Devices.Results), func(given resourcev1.DeviceRequestAllocationResult) bool {
-		return given.AdminAccess != nil && *given.AdminAccess
-	})
 }
 
 // evictAtOnce bounds the evictions of one step, so that holds and cancels are looked at between.

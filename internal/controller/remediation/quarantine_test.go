@@ -22,6 +22,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
+	"github.com/roundhouse-dev/roundhouse/internal/occupancy"
 )
 
 const (
@@ -40,7 +41,7 @@ func pool(generation int64, uuids ...string) resourcev1.ResourceSlice {
 	for i, uuid := range uuids {
 		slice.Spec.Devices = append(slice.Spec.Devices, resourcev1.Device{
 			Name:       "gpu-" + string(rune('0'+i)),
-			Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{attributeUUID: {StringValue: ptr.To(uuid)}},
+			Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{occupancy.AttributeUUID: {StringValue: ptr.To(uuid)}},
 		})
 	}
 	return slice

@@ -1,4 +1,4 @@
-package remediation
+package occupancy
 
 import (
 	"testing"
@@ -15,7 +15,7 @@ func TestWhatAPodHolds(t *testing.T) {
 	given := func(driver, device string) resourcev1.DeviceRequestAllocationResult {
 		return resourcev1.DeviceRequestAllocationResult{Driver: driver, Pool: "gpu-17", Device: device}
 	}
-	claims := map[types.UID][]resourcev1.DeviceRequestAllocationResult{
+	claims := Claims{
 		"with-nic": {given("gpu.example.com", "gpu-3"), given("nic.example.com", "nic-0")},
 		"two":      {given("gpu.example.com", "gpu-3"), given("gpu.example.com", "gpu-4")},
 		"nic":      {given("nic.example.com", "nic-1")},
@@ -46,7 +46,7 @@ func TestWhatAPodHolds(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, holding(claims, tc.s)); diff != "" {
+			if diff := cmp.Diff(tc.want, Holding(claims, tc.s)); diff != "" {
 				t.Error(diff)
 			}
 		})

@@ -1,0 +1,26 @@
+// Package occupancy says which pods hold which devices of a node, from what the API server shows of its pods, their claims,
+// its ResourceSlices and the agent's word, and what a drain would move for that. It is pure: the controller drains by it, and
+// kubectl roundhouse plan prints it.
+package occupancy
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/roundhouse-dev/roundhouse/internal/decide"
+	"github.com/roundhouse-dev/roundhouse/internal/drain"
+)
+
+// Plan plans the drains of what runs on the node, and puts them into the snapshot.
+func Plan(s *decide.Snapshot, pods []corev1.Pod, claims Claims) {
+	in := drain.Input{Now: s.Now, Pods: pods, Scope: drain.ScopeNode, BadDevices: s.RepairDevices(), Holding: Holding(claims, s)}
+	in.Untold, in.UntoldWhy = byPlugin(in.Pods, s, in.Holding)
+	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
+		in.Classes = p.Spec.Drain.Classes
+	}
+	node := drain.Make(in)
+	in.Scope = drain.ScopeDevice
+	device := drain.Make(in)
+	in.Whole = true
+	repair := drain.Make(in)
+	s.NodePlan, s.DevicePlan, s.RepairPlan = &node, &device, &repair
+}
