@@ -219,8 +219,11 @@ func TestClusterAPIHasNoOtherRight(t *testing.T) {
 }
 
 func wantRefusal(err error, text string) error {
-	if err == nil || !strings.Contains(err.Error(), text) {
-		return fmt.Errorf("got %v, want a refusal that says %q", err, text)
+	if err == nil {
+		return fmt.Errorf("want a refusal that says %q, got none", text)
+	}
+	if !strings.Contains(err.Error(), text) {
+		return fmt.Errorf("want a refusal that says %q, got: %w", text, err)
 	}
 	return nil
 }

@@ -199,7 +199,11 @@ func carryOut(t *testing.T, r remedy.Remedy, a remedy.Attempt, seen func(remedy.
 	last := remedy.Progress{}
 	ask := r.Begin
 	eventually(t, "the attempt is over", func(ctx context.Context) error {
-		a.Node = getNode(t, a.Node.Name)
+		node := &corev1.Node{}
+		if err := shared.Client().Get(ctx, types.NamespacedName{Name: a.Node.Name}, node); err != nil {
+			return err
+		}
+		a.Node = node
 		progress, err := ask(ctx, a)
 		if err != nil {
 			return err

@@ -85,7 +85,7 @@ func (h *holder) free() error {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.pid))
 		if err != nil || isZombie(stat) {
 			h.pid = 0
-			return nil
+			return nil //nolint:nilerr // what cannot be read has gone.
 		}
 	}
 	return fmt.Errorf("process %d does not end", h.pid)
