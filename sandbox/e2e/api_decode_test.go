@@ -49,6 +49,10 @@ func edges(schema apiextensionsv1.JSONSchemaProps) []any {
 // notInSamples are fields that the samples cannot have beside others that they do have.
 var notInSamples = []string{"spec.nodes[0]"}
 
+// triedElsewhere is a policy's rung in the status of an incident: the same type, tried in the policy, whose sample has one of
+// each action.
+const triedElsewhere = "status.step.remedy.rung."
+
 // TestAcceptedIsReadable looks for a value that the API server stores and the Go types cannot read. One such object
 // would be enough to blind the controller: a LIST that holds it fails as a whole. A stolen agent's credential could
 // plant it in the status of its NodeHealth, and a typing mistake in a policy.
@@ -71,6 +75,9 @@ func TestAcceptedIsReadable(t *testing.T) {
 					continue
 				}
 				for _, leaf := range leaves(root, []any{part}, sample.Object[part]) {
+					if strings.HasPrefix(pathString(leaf), triedElsewhere) {
+						continue
+					}
 					s.tryEdges(t, scheme, crd, sample, leaf)
 				}
 			}

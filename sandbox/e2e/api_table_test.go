@@ -29,8 +29,8 @@ per-rack  1          16           topology.roundhouse.dev/rack  gpu-0417`,
 NAME      SUMMARY  FAULT  DEVICE                                    ACTION  STATE    AGENT
 gpu-0417  Acting   Xid79  GPU-6a1f2c3d-0000-4000-8000-000000000003  Reboot  Started  v0.1.0`,
 	"remediations": `
-NAME                 NODE      FAULT  PHASE    REASON           RUNG    MESSAGE
-gpu-0417-k3q7x2m9aa  gpu-0417  Xid79  Pending  BudgetExhausted  reboot  per-rack: 1 of 1 nodes of rack r26 is out (gpu-0419, GPU operator driver upgrade, since 09:41)`,
+NAME                 NODE      FAULT  PHASE    REASON           RUNG         MESSAGE
+gpu-0417-k3q7x2m9aa  gpu-0417  Xid79  Pending  BudgetExhausted  power-cycle  per-rack: 1 of 1 nodes of rack r26 is out (gpu-0419, GPU operator driver upgrade, since 09:41)`,
 	"devicerecords": `
 NAME                                      MODEL  SERIAL         INCIDENTS  REPAIRS  SUSPICION  RMA
 gpu-6a1f2c3d-0000-4000-8000-000000000003  H200   1324000000003  4          3        Lemon      Requested`,
