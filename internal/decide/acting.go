@@ -196,12 +196,18 @@ func (s *Snapshot) patients(r rung) []string {
 
 // unproved says whether the last attempt that did something left the node in a state that nothing has proved since.
 func (s *Snapshot) unproved() bool {
-	for _, a := range slices.Backward(s.status().Attempts) {
-		if a.Result.Done() {
-			return a.Result != v1alpha1.AttemptRepaired
+	last := s.lastDone()
+	return last != nil && last.Result != v1alpha1.AttemptRepaired
+}
+
+// lastDone is the last attempt that did something; nil where none has.
+func (s *Snapshot) lastDone() *v1alpha1.Attempt {
+	for i := range slices.Backward(s.status().Attempts) {
+		if a := &s.status().Attempts[i]; a.Result.Done() {
+			return a
 		}
 	}
-	return false
+	return nil
 }
 
 // beside counts the pods that keep a bad device from a repair that touches nothing else: those that hold it and would lose

@@ -88,12 +88,8 @@ func (s *Snapshot) inRepair(id string) bool {
 
 // relapsedLast says whether the last attempt that did something was proved, and did not last.
 func (s *Snapshot) relapsedLast() bool {
-	for _, a := range slices.Backward(s.status().Attempts) {
-		if a.Result.Done() {
-			return a.Result == v1alpha1.AttemptRelapsed
-		}
-	}
-	return false
+	last := s.lastDone()
+	return last != nil && last.Result == v1alpha1.AttemptRelapsed
 }
 
 // stillBad are the devices of the incident that it is not over for.
@@ -130,17 +126,12 @@ func (s *Snapshot) resolved() bool {
 
 // deviceAttempt is when the last attempt that did something ended, where it was about devices only.
 func (s *Snapshot) deviceAttempt() (time.Time, bool) {
-	for _, a := range slices.Backward(s.status().Attempts) {
-		if !a.Result.Done() {
-			continue
-		}
-		if s.Policy.Policy == nil {
-			return time.Time{}, false
-		}
-		def, ok := findRung(s.Policy.Policy, a.Rung)
-		return a.At.Time, ok && len(a.Devices) > 0 && s.drainBefore(rung{Rung: def}) == drain.ScopeDevice
+	last := s.lastDone()
+	if last == nil || s.Policy.Policy == nil {
+		return time.Time{}, false
 	}
-	return time.Time{}, false
+	def, ok := findRung(s.Policy.Policy, last.Rung)
+	return last.At.Time, ok && len(last.Devices) > 0 && s.drainBefore(rung{Rung: def}) == drain.ScopeDevice
 }
 
 // faultyDevices are the devices that faults are on, in order, each once.
