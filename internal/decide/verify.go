@@ -58,13 +58,15 @@ func (s *Snapshot) rungAction() v1alpha1.RungAction {
 	return def.Action
 }
 
-// unhealthyDevice names the first device of the incident that is not back.
+// unhealthyDevice names the first device of the incident that is not back. Where nobody knows why the node was kept out, it
+// may have been any of them.
 func (s *Snapshot) unhealthyDevice() string {
 	if s.Health == nil {
 		return ""
 	}
+	anyOf := s.Remediation.Spec.Root.Check == CheckAdoption && len(s.badDevices()) == 0
 	for _, d := range s.Health.Status.Devices {
-		if d.Health == v1alpha1.DeviceMissing || (d.Health != v1alpha1.DeviceHealthy && s.isBad(d.ID)) {
+		if d.Health == v1alpha1.DeviceMissing || (d.Health != v1alpha1.DeviceHealthy && (anyOf || s.isBad(d.ID))) {
 			return fmt.Sprintf("%s is %s", s.what(d.ID), d.Health)
 		}
 	}
