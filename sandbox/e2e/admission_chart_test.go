@@ -115,7 +115,7 @@ func TestChart(t *testing.T) {
 		t.Run("mode "+mode+": the agent's pod", func(t *testing.T) { checkAgentPod(t, mode, findObject[appsv1.DaemonSet](t, objects, "DaemonSet")) })
 	}
 	t.Run("the Secrets of BMCs that are named, and no other", func(t *testing.T) {
-		objects := renderChart(t, "--set", "mode=remediate,controller.redfish.secrets={bmc}")
+		objects := renderChart(t, "--set", "mode=remediate,remedies.redfish.secrets={bmc}")
 		if err := s.ApplyObjects(t.Context(), objects...); err != nil {
 			t.Fatal(err)
 		}
@@ -153,8 +153,10 @@ func TestChart(t *testing.T) {
 		"remedies.everything=true":                 "additional properties 'everything' not allowed",
 		"agent.podResources=var/lib/kubelet":       "does not match pattern",
 		"agent.nvml=perhaps":                       "got string, want boolean",
-		"controller.redfish.secrets=bmc":           "got string, want array",
-		"controller.redfish.secrets={*}":           "does not match pattern",
+		"remedies.redfish.secrets=bmc":             "got string, want array",
+		"remedies.redfish.secrets={*}":             "does not match pattern",
+		"remedies.redfish.secrets={bmc}":           "remedies.redfish.secrets needs mode remediate: in mode observe nothing is repaired",
+		"controller.redfish.secrets={bmc}":         "additional properties 'redfish' not allowed",
 		"remedies.karpenter=true":                  "remedies.karpenter needs mode remediate: in mode observe nothing is repaired",
 		"mode=quarantine,remedies.external=true":   "remedies.external needs mode remediate: in mode quarantine nothing is repaired",
 		"remedies.karpentr=true":                   "additional properties 'karpentr' not allowed",

@@ -31,7 +31,7 @@ func TestCheckRefuses(t *testing.T) {
 		"the Secret is not there":     {change: func(w *world) { w.api.secrets = nil }, want: []string{"Secret roundhouse-system/bmc is not there"}},
 		"the Secret may not be read": {change: func(w *world) {
 			w.api.err = apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "bmc", errors.New("no"))
-		}, want: []string{"may not read Secret roundhouse-system/bmc", "controller.redfish.secrets"}},
+		}, want: []string{"may not read Secret roundhouse-system/bmc", "remedies.redfish.secrets"}},
 		"the Secret is of another type": {change: func(w *world) { w.secret.Type = corev1.SecretTypeOpaque }, want: []string{"type Opaque", "kubernetes.io/basic-auth"}},
 		"the Secret has no user":        {change: func(w *world) { delete(w.secret.Data, "username") }, want: []string{"key username of Secret roundhouse-system/bmc is empty"}},
 		"the password has a line break": {change: func(w *world) { w.secret.Data["password"] = []byte("x\n") }, want: []string{"key password of Secret roundhouse-system/bmc has a line break"}},

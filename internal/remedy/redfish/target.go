@@ -85,7 +85,7 @@ func (r *Remedy) credentials(ctx context.Context, name string, t *target) error 
 	case apierrors.IsNotFound(err):
 		return refuse("%s is not there: it must have username and password of the BMC", t.secret)
 	case apierrors.IsForbidden(err):
-		return refuse("the controller may not read %s: add %s to the chart's controller.redfish.secrets", t.secret, name)
+		return refuse("the controller may not read %s: add %s to the chart's remedies.redfish.secrets", t.secret, name)
 	case err != nil:
 		return fmt.Errorf("reading %s: %w", t.secret, err)
 	case secret.Type != corev1.SecretTypeBasicAuth:
