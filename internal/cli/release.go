@@ -34,8 +34,8 @@ func (a *app) releaseCommand() *cobra.Command {
 A node: its open incident is cancelled, which takes off what was put on (a faulty device may get work again), and holds
 that name only it are lifted. A hold: it is lifted. Where a name is both, write node/NAME or hold/NAME.
 
---all, before an uninstall: every node is held, every incident cancelled, and the command waits until no taint, claim or
-DeviceTaintRule of ours is left. It ends with exit code 1 and a list where something is.`,
+--all, before an uninstall: every node is held, every incident cancelled, and the command waits until no taint, claim,
+DeviceTaintRule or note of a repair of ours is left. It ends with exit code 1 and a list where something is.`,
 		Example: `  kubectl roundhouse release gpu-0417
   kubectl roundhouse release stop
   kubectl roundhouse release --all`,

@@ -25,21 +25,25 @@ type leftover struct {
 
 // leftovers are by kind, so that progress can be said in one line.
 type leftovers struct {
-	incidents, taints, claims, rules, kept []leftover
+	incidents, taints, claims, rules, notes, kept []leftover
+	// busy are the nodes that have an open incident, noted those with notes, asked the rules by which a plan asked the server.
+	busy  map[string]bool
+	noted []string
+	asked []resourcev1.DeviceTaintRule
 }
 
 func (l *leftovers) all() []leftover {
-	return slices.Concat(l.incidents, l.taints, l.claims, l.rules, l.kept)
+	return slices.Concat(l.incidents, l.taints, l.claims, l.rules, l.notes, l.kept)
 }
 
 func (l *leftovers) String() string {
-	return fmt.Sprintf("%s open, %s, %s, %s left", text.Count(len(l.incidents), "incident", "incidents"),
+	return fmt.Sprintf("%s open, %s, %s, %s, %s left", text.Count(len(l.incidents), "incident", "incidents"),
 		text.Count(len(l.taints), "taint", "taints"), text.Count(len(l.claims), "claim", "claims"),
-		text.Count(len(l.rules), "DeviceTaintRule", "DeviceTaintRules"))
+		text.Count(len(l.rules), "DeviceTaintRule", "DeviceTaintRules"), text.Count(len(l.notes), "note of a repair", "notes of repairs"))
 }
 
-// releaseAll takes everything of ours off, by asking the controller that put it on. It never touches a Node itself:
-// whoever has the record takes off, and two who do would undo each other's work.
+// releaseAll takes everything of ours off, by asking the controller that put it on: whoever has the record takes off, and two
+// who do would undo each other's work. Itself it takes off only what has no incident any more.
 func (a *app) releaseAll(ctx context.Context, c *cluster, f *releaseFlags) error {
 	left, err := c.leftovers(ctx)
 	if err != nil {
@@ -131,6 +135,9 @@ func (a *app) awaitNothing(parent context.Context, c *cluster, timeout time.Dura
 		if err == nil {
 			now, err = c.leftovers(ctx)
 		}
+		if err == nil {
+			err = c.takeOffUnowned(ctx, now, a.Now())
+		}
 		switch {
 		case err == nil:
 			left = now
@@ -209,7 +216,7 @@ const maxLeftovers = 50
 
 // leftovers looks for everything of ours on others' objects, and for incidents that are not let go of.
 func (c *cluster) leftovers(ctx context.Context) (*leftovers, error) {
-	out := &leftovers{}
+	out := &leftovers{busy: map[string]bool{}}
 	err := pages(ctx, c, &v1alpha1.RemediationList{}, func(l *v1alpha1.RemediationList) {
 		for i := range l.Items {
 			out.remediation(&l.Items[i])
@@ -228,10 +235,7 @@ func (c *cluster) leftovers(ctx context.Context) (*leftovers, error) {
 	}
 	err = pages(ctx, c, &resourcev1.DeviceTaintRuleList{}, func(l *resourcev1.DeviceTaintRuleList) {
 		for i := range l.Items {
-			if l.Items[i].Spec.Taint.Key == v1alpha1.DeviceTaintQuarantined {
-				name := l.Items[i].Name
-				out.rules = append(out.rules, leftover{"DeviceTaintRule " + name, "kubectl delete devicetaintrule " + name})
-			}
+			out.rule(&l.Items[i])
 		}
 	})
 	// A cluster that does not serve the kind has none of them.
@@ -243,6 +247,7 @@ func (c *cluster) leftovers(ctx context.Context) (*leftovers, error) {
 
 func (l *leftovers) remediation(r *v1alpha1.Remediation) {
 	if !r.Status.Phase.Over() {
+		l.busy[r.Spec.Node] = true
 		l.incidents = append(l.incidents, leftover{
 			fmt.Sprintf("Remediation %s is %s (%s)", r.Name, r.Status.Phase, r.Status.Reason),
 			"kubectl roundhouse why " + r.Spec.Node,
@@ -258,6 +263,7 @@ func (l *leftovers) remediation(r *v1alpha1.Remediation) {
 }
 
 func (l *leftovers) node(n *corev1.Node) {
+	l.note(n)
 	for _, t := range n.Spec.Taints {
 		if t.Key == v1alpha1.TaintQuarantined {
 			l.taints = append(l.taints, leftover{

@@ -387,12 +387,20 @@ func (p *plugin) checkRelease() {
 func (p *plugin) checkReleaseAll() {
 	taint := `{"spec":{"taints":[{"key":"roundhouse.dev/quarantined","value":"stuck-abcdefghij","effect":"NoSchedule"}]},"metadata":{"annotations":{"roundhouse.dev/claim":"stuck-abcdefghij/u"}}}`
 	call{http.MethodPatch, nodes + "stuck", taint}.must(p.t, p.core)
+	call{http.MethodPatch, nodes + "stuck", `{"metadata":{"annotations":{"roundhouse.dev/driver-pod":"stuck-abcdefghij-1/p"}}}`}.must(p.t, p.core)
+	call{http.MethodPatch, nodes + "good", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.dcgm":"paused-for-driver-upgrade"},"annotations":{
+		"roundhouse.dev/driver-pod":"gone-abcdefghij-1/p","roundhouse.dev/paused":"{\"by\":\"gone-abcdefghij/u\",\"labels\":{\"nvidia.com/gpu.deploy.dcgm\":\"true\"}}"}}}`}.must(p.t, p.core)
 	p.put(taintRules, "", `{"apiVersion":"resource.k8s.io/v1","kind":"DeviceTaintRule","metadata":{"name":"drains-abcdefghij-0"},"spec":{"deviceSelector":{"driver":"d","pool":"p","device":"x"},"taint":{"key":"roundhouse.dev/quarantined","effect":"NoSchedule"}}}`, "")
-	p.run(2, "release", "--all").says(p.t, "1 taint, 1 claim, 1 DeviceTaintRule left", "give --yes")
+	p.run(2, "release", "--all").says(p.t, "1 taint, 1 claim, 1 DeviceTaintRule, 3 notes of repairs left", "give --yes")
 	if a := p.runWith("n\n", "release", "--all"); a.code != 1 {
 		p.t.Errorf("after a no: exit code %d", a.code)
 	}
-	p.run(1, "release", "--all", "--yes", "--timeout", "2s").says(p.t, "Left after 2s", "kubectl taint node stuck roundhouse.dev/quarantined-", "kubectl delete devicetaintrule drains-abcdefghij-0")
+	p.run(1, "release", "--all", "--yes", "--timeout", "2s").says(p.t, "Left after 2s", "kubectl taint node stuck roundhouse.dev/quarantined-", "kubectl delete devicetaintrule drains-abcdefghij-0",
+		"kubectl annotate node stuck roundhouse.dev/driver-pod-")
+	good, err := p.core.CoreV1().Nodes().Get(p.t.Context(), "good", metav1.GetOptions{})
+	if err != nil || good.Labels["nvidia.com/gpu.deploy.dcgm"] != "true" || good.Annotations["roundhouse.dev/paused"]+good.Annotations["roundhouse.dev/driver-pod"] != "" {
+		p.t.Errorf("what a past incident paused on a node is put back: labels %v, annotations %v, %v", good.Labels, good.Annotations, err)
+	}
 	for _, name := range []string{"waits", "drains", "stuck"} {
 		if !p.remediation(name + "-abcdefghij").Spec.Cancel {
 			p.t.Errorf("%s is not cancelled", name)
