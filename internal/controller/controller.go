@@ -206,10 +206,11 @@ func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper, count
 	}
 	compiled := &policy.Cache{}
 	return remediation.Options{
-		Remedies: remedies(mgr, c, pods),
-		Operands: operands.Operands{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
-		Client:   mgr.GetClient(),
-		Live:     mgr.GetAPIReader(),
+		Namespace: c.Namespace,
+		Remedies:  remedies(mgr, c, pods),
+		Operands:  operands.Operands{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
+		Client:    mgr.GetClient(),
+		Live:      mgr.GetAPIReader(),
 		Policies: func(ctx context.Context) (*policy.Set, error) {
 			list := &v1alpha1.RemediationPolicyList{}
 			if err := mgr.GetClient().List(ctx, list); err != nil {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,6 +41,8 @@ const (
 	ReasonMirror = "MirrorPod"
 	// ReasonFinished is given for pods that have ended: nothing runs in them.
 	ReasonFinished = "Finished"
+	// ReasonOfThisRepair is given for pods that this incident's own Jobs run: they are there for the repair.
+	ReasonOfThisRepair = "OfThisRepair"
 	// ReasonOtherDevice is given, in a device drain, for pods that hold no bad device.
 	ReasonOtherDevice = "OtherDevice"
 	// ReasonGoodDevices is given, in a device drain, for pods that hold a bad device and would lose their work on good ones.
@@ -74,6 +77,9 @@ type Input struct {
 	Whole bool
 	// BadDevices are the devices whose pods must go, with ScopeDevice.
 	BadDevices []string
+	// Incident names the Remediation that it is for, and Home the controller's namespace, in which its Jobs run: their pods
+	// stay. Empty where that is not known; then every pod counts.
+	Incident, Home string
 	// Classes say what stopping a pod costs; the first that matches counts.
 	Classes []v1alpha1.WorkloadClass
 }
@@ -189,10 +195,20 @@ func leave(in Input, pod corev1.Pod) string {
 		return ReasonFinished
 	case owner != nil && owner.Kind == "DaemonSet":
 		return ReasonDaemonSet
+	case ofThisRepair(in, pod, owner):
+		return ReasonOfThisRepair
 	case in.Scope == ScopeDevice && !holdsAny(in.Holding[pod.UID], in.BadDevices):
 		return otherDevice(in, pod)
 	}
 	return ""
+}
+
+// ofThisRepair says whether a pod is of a Job that this incident runs. The label alone says nothing, since anybody may put it
+// on a pod of theirs: only where nobody but administrators makes pods, the controller's own namespace, is it believed, and there
+// only of a Job's pod. One that is going already is waited for as every other.
+func ofThisRepair(in Input, pod corev1.Pod, owner *metav1.OwnerReference) bool {
+	return in.Incident != "" && in.Home != "" && pod.Namespace == in.Home && pod.Labels[v1alpha1.LabelRemediation] == in.Incident &&
+		owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, "batch/") && pod.DeletionTimestamp == nil
 }
 
 // otherDevice says why a pod stays that is not known to hold a bad device. One that may, and is going anyway, is waited for.

@@ -83,6 +83,50 @@ func TestWhatStays(t *testing.T) {
 	}
 }
 
+// A label is anybody's to put on: it keeps a pod where it is only beside what a tenant cannot have.
+func TestThePodsOfTheRepairStay(t *testing.T) {
+	const home = "roundhouse-system"
+	own := func(changes ...change) corev1.Pod {
+		p := pod("p", "Job", labelled(v1alpha1.LabelRemediation, "inc"), gpus(1))
+		p.Namespace, p.OwnerReferences[0].APIVersion = home, "batch/v1"
+		for _, c := range changes {
+			c(&p)
+		}
+		return p
+	}
+	is := func(p Plan, n int) bool { return len(p.Move)+len(p.Terminating)+len(p.Blockers) == n }
+	for name, tc := range map[string]struct {
+		pod            corev1.Pod
+		incident, home string
+		stays          bool
+	}{
+		"a Job of this incident's":         {own(), "inc", home, true},
+		"a tenant's pod with our label":    {own(func(p *corev1.Pod) { p.Namespace = "ml" }), "inc", home, false},
+		"a Job of another incident's":      {own(labelled(v1alpha1.LabelRemediation, "other")), "inc", home, false},
+		"no label":                         {own(func(p *corev1.Pod) { p.Labels = nil }), "inc", home, false},
+		"a bare pod with our label":        {own(func(p *corev1.Pod) { p.OwnerReferences = nil }), "inc", home, false},
+		"a ReplicaSet's":                   {own(func(p *corev1.Pod) { p.OwnerReferences[0].Kind = "ReplicaSet" }), "inc", home, false},
+		"a Job of another group's":         {own(func(p *corev1.Pod) { p.OwnerReferences[0].APIVersion = "volcano.sh/v1" }), "inc", home, false},
+		"one that goes is waited for":      {own(going), "inc", home, false},
+		"where we live is not known":       {own(func(p *corev1.Pod) { p.Namespace = "" }), "inc", "", false},
+		"no incident, and an empty label":  {own(labelled(v1alpha1.LabelRemediation, "")), "", home, false},
+		"with a class that says it may go": {own(labelled("any", "thing")), "inc", home, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := Input{Now: now, Pods: []corev1.Pod{tc.pod}, Incident: tc.incident, Home: tc.home, Holding: map[types.UID][]string{"p": {"GPU-0"}},
+				BadDevices: []string{"GPU-0"}, Classes: []v1alpha1.WorkloadClass{{Name: "free", Cost: v1alpha1.CostFree, Match: v1alpha1.WorkloadMatch{
+					PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"any": "thing"}}}}}}
+			for _, scope := range []Scope{ScopeDevice, ScopeNode} {
+				in.Scope = scope
+				p := Make(in)
+				if tc.stays != (p.LeftFor(ReasonOfThisRepair) == 1) || tc.stays != is(p, 0) || tc.stays != p.Empty() {
+					t.Errorf("scope %s: %+v", scope, p)
+				}
+			}
+		})
+	}
+}
+
 func TestADeviceDrainTouchesOnlyTheDevicesPods(t *testing.T) {
 	p := Make(Input{Now: now, Scope: ScopeDevice, BadDevices: []string{"GPU-3"},
 		Holding: map[types.UID][]string{"hit": {"GPU-3"}, "both": {"GPU-3", "GPU-3"}, "spared": {"GPU-4"}},

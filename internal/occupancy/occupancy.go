@@ -10,9 +10,11 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
 )
 
-// Plan plans the drains of what runs on the node, and puts them into the snapshot.
-func Plan(s *decide.Snapshot, pods []corev1.Pod, claims Claims) {
-	in := drain.Input{Now: s.Now, Pods: pods, Scope: drain.ScopeNode, BadDevices: s.RepairDevices(), Holding: Holding(claims, s)}
+// Plan plans the drains of what runs on the node, and puts them into the snapshot. Home is the controller's namespace, in which
+// the incident's own Jobs run; empty where that is not known.
+func Plan(s *decide.Snapshot, pods []corev1.Pod, claims Claims, home string) {
+	in := drain.Input{Now: s.Now, Pods: pods, Scope: drain.ScopeNode, BadDevices: s.RepairDevices(), Holding: Holding(claims, s),
+		Incident: s.Remediation.Name, Home: home}
 	in.Untold, in.UntoldWhy = byPlugin(in.Pods, s, in.Holding)
 	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
 		in.Classes = p.Spec.Drain.Classes

@@ -60,13 +60,28 @@ func Make(s Snapshot) (*Plan, error) {
 		return p, nil
 	}
 	d.PastRepairs = s.PastRepairs(d.Remediation, s.Now.Add(-d.LoopWindow()))
-	occupancy.Plan(d, s.Pods, s.Claims)
+	occupancy.Plan(d, s.Pods, s.Claims, s.home())
 	for _, id := range d.RepairDevices() {
 		p.Devices = append(p.Devices, device(d, id))
 	}
 	p.climb(d)
 	p.claims = s.held(d)
 	return p, nil
+}
+
+// agentName is the value of the label app.kubernetes.io/name on the pod of the node's agent.
+const agentName = "roundhouse-agent"
+
+// home is the namespace that Roundhouse is installed in: that of the node's agent. It is empty where none runs on it.
+func (s *Snapshot) home() string {
+	for i := range s.Pods {
+		pod := &s.Pods[i]
+		owner := metav1.GetControllerOf(pod)
+		if pod.Labels["app.kubernetes.io/name"] == agentName && owner != nil && owner.Kind == "DaemonSet" {
+			return pod.Namespace
+		}
+	}
+	return ""
 }
 
 // draft is what internal/decide would see now, with the open incident, if there is one.

@@ -245,6 +245,12 @@ func TestWhatTheServerIsAskedAbout(t *testing.T) {
 	s.Assume = []string{"3", "4"}
 	s.pod("metrics", "DaemonSet", time.Hour, 3)
 	s.pod("notebook", "", time.Hour, 3)
+	s.incident()
+	s.pod("agent", "DaemonSet", time.Hour)
+	s.Pods[len(s.Pods)-1].Labels = map[string]string{"app.kubernetes.io/name": "roundhouse-agent"}
+	s.pod("mend", "Job", time.Hour, 3)
+	own := &s.Pods[len(s.Pods)-1]
+	own.Labels, own.OwnerReferences[0].APIVersion = map[string]string{v1alpha1.LabelRemediation: s.Remediations[0].Name}, "batch/v1"
 	s.Slices[0].Spec.Devices = slices.Delete(s.Slices[0].Spec.Devices, 4, 5) // gpu-4 has gone from its slice
 	p, err := Make(s)
 	if err != nil {
@@ -252,7 +258,7 @@ func TestWhatTheServerIsAskedAbout(t *testing.T) {
 	}
 	want := []DryRun{
 		{DeviceID: "GPU-3", Driver: driver, Pool: "gpu-17", Device: "gpu-3", Ours: []Held{
-			{"ml/metrics", "left: daemon set"}, {"ml/notebook", "only a human stops it"}, {"ml/train-a", "moved"}}},
+			{"ml/mend", "left: of this repair"}, {"ml/metrics", "left: daemon set"}, {"ml/notebook", "only a human stops it"}, {"ml/train-a", "moved"}}},
 		{DeviceID: "GPU-4", Failed: "no ResourceSlice of the node lists it, so no DeviceTaintRule can name it"},
 	}
 	if diff := cmp.Diff(want, p.Asked()); diff != "" {

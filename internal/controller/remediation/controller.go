@@ -44,6 +44,8 @@ type Options struct {
 	Policies func(ctx context.Context) (*policy.Set, error)
 	// Budgets takes and frees slots.
 	Budgets *budget.Keeper
+	// Namespace is the controller's own, in which the Jobs of repairs run: a drain leaves an incident's own alone.
+	Namespace string
 	// Remedies are the repairs that this controller can make itself, by the action of their rungs.
 	Remedies map[v1alpha1.RungAction]remedy.Remedy
 	// Operands pauses the GPU operator's parts on a node while the agent resets a device, which they hold; nil pauses nothing.

@@ -38,12 +38,12 @@ func (r *Reconciler) plans(ctx context.Context, w *work, s *decide.Snapshot) err
 			return err
 		}
 	}
-	occupancy.Plan(s, w.occupants.pods, w.occupants.claims)
+	occupancy.Plan(s, w.occupants.pods, w.occupants.claims, r.Namespace)
 	if reused && decide.Emptied(s) {
 		if err := r.occupy(ctx, w); err != nil {
 			return err
 		}
-		occupancy.Plan(s, w.occupants.pods, w.occupants.claims)
+		occupancy.Plan(s, w.occupants.pods, w.occupants.claims, r.Namespace)
 	}
 	return nil
 }
