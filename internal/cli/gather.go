@@ -20,7 +20,8 @@ import (
 // maxRecords bounds what is kept of one node's device records.
 const maxRecords = 64
 
-// gatherWhy reads what an answer about one node depends on: some ten requests, whatever the size of the fleet.
+// gatherWhy reads what an answer about one node depends on: some ten requests, whatever the size of the fleet. Who holds its
+// devices, where only claims tell, readHolders adds.
 func (c *cluster) gatherWhy(ctx context.Context, name string) (explain.Snapshot, error) {
 	s := explain.Snapshot{Name: name}
 	node := &corev1.Node{}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/roundhouse-dev/roundhouse/internal/cli/explain"
 	"github.com/roundhouse-dev/roundhouse/internal/cli/plan"
 	"github.com/roundhouse-dev/roundhouse/internal/occupancy"
 )
@@ -82,24 +83,19 @@ func (a *app) plan(ctx context.Context, c *cluster, o *output, f *planFlags, nod
 // gatherPlan reads what why reads, and what runs on the node, live.
 func (c *cluster) gatherPlan(ctx context.Context, node string) (plan.Snapshot, error) {
 	why, err := c.gatherWhy(ctx, node)
-	s := plan.Snapshot{Snapshot: why, Claims: occupancy.Claims{}}
+	s := plan.Snapshot{Snapshot: why}
 	if err != nil {
 		return s, err
 	}
 	if s.Node == nil {
 		return s, &foundError{what: fmt.Sprintf("there is no node %q; see kubectl get nodes", node)}
 	}
-	err = pages(ctx, c, &corev1.PodList{}, func(l *corev1.PodList) { s.Pods = append(s.Pods, l.Items...) },
-		client.MatchingFields{"spec.nodeName": node})
-	if err != nil {
-		return s, fmt.Errorf("reading the pods of node %s: %w", node, err)
-	}
 	err = pages(ctx, c, &resourcev1.ResourceSliceList{}, func(l *resourcev1.ResourceSliceList) { s.Slices = append(s.Slices, l.Items...) },
 		client.MatchingFields{resourcev1.ResourceSliceSelectorNodeName: node})
 	if err != nil && !notServed(err) {
 		return s, fmt.Errorf("reading the ResourceSlices of node %s: %w", node, err)
 	}
-	return s, c.readClaims(ctx, &s)
+	return s, c.readPods(ctx, &s.Snapshot)
 }
 
 // notServed says whether the server has no such kind: dynamic resource allocation came with 1.34.
@@ -107,8 +103,14 @@ func notServed(err error) bool {
 	return meta.IsNoMatchError(err) || apierrors.IsNotFound(err) && isUnserved(err)
 }
 
-// readClaims reads what each pod was given by its claims.
-func (c *cluster) readClaims(ctx context.Context, s *plan.Snapshot) error {
+// readPods reads the pods of the node, and what each was given by its claims.
+func (c *cluster) readPods(ctx context.Context, s *explain.Snapshot) error {
+	err := pages(ctx, c, &corev1.PodList{}, func(l *corev1.PodList) { s.Pods = append(s.Pods, l.Items...) },
+		client.MatchingFields{"spec.nodeName": s.Name})
+	if err != nil {
+		return fmt.Errorf("reading the pods of node %s: %w", s.Name, err)
+	}
+	s.Claims = occupancy.Claims{}
 	for i := range s.Pods {
 		pod := &s.Pods[i]
 		for _, name := range occupancy.ClaimsOf(pod) {

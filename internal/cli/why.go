@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/roundhouse-dev/roundhouse/internal/cli/explain"
 )
@@ -42,6 +43,9 @@ func (a *app) why(ctx context.Context, c *cluster, o *output, node string) error
 	if err != nil {
 		return err
 	}
+	if err := c.readHolders(ctx, &s); err != nil {
+		return err
+	}
 	s.Now = a.Now()
 	w := explain.Explain(s)
 	var names []string
@@ -55,6 +59,20 @@ func (a *app) why(ctx context.Context, c *cluster, o *output, node string) error
 		return &foundError{what: fmt.Sprintf("there is no node %q; see kubectl get nodes", node)}
 	}
 	return nil
+}
+
+// readHolders reads who holds the bad devices where only claims tell. Who may ask why need not be able to read pods.
+func (c *cluster) readHolders(ctx context.Context, s *explain.Snapshot) error {
+	if !s.AsksClaims() {
+		return nil
+	}
+	err := c.readPods(ctx, s)
+	if apierrors.IsForbidden(err) {
+		s.Pods, s.Claims = nil, nil
+		s.ClaimsUntold = "you may not read pods and their claims, as the role roundhouse-planner may"
+		return nil
+	}
+	return err
 }
 
 // completeNodes completes node names in shells that ask.

@@ -38,6 +38,7 @@ func Explain(s Snapshot) Why {
 	w.State = s.state(r)
 	w.Policy = s.governing(r)
 	w.Devices = s.devices(r)
+	w.Devices.Holders = s.holders(r)
 	w.Meaning = s.meaning(r, &w)
 	s.see(r, &w)
 	s.lookAhead(r, &w)

@@ -191,6 +191,7 @@ func remembered(s *Snapshot, _ *v1alpha1.Remediation) {
 func cases() map[string]Snapshot {
 	all := otherCases()
 	maps.Copy(all, observedCases())
+	maps.Copy(all, heldCases())
 	return all
 }
 

@@ -18,6 +18,7 @@ const (
 	maxDone    = 12
 	maxDevices = 4
 	maxHistory = 6
+	maxHolders = 4
 	maxHolds   = 5
 	maxBudgets = 5
 )
@@ -26,7 +27,7 @@ const (
 func (s *Snapshot) see(r *v1alpha1.Remediation, w *Why) {
 	w.What = s.what(r, w)
 	w.Proof = append(s.evidence(r), s.inputs()...)
-	w.NotSeen = s.notSeen()
+	w.NotSeen = append(s.notSeen(), s.holdersUntold()...)
 	if r == nil {
 		return
 	}
@@ -99,6 +100,7 @@ func (s *Snapshot) what(r *v1alpha1.Remediation, w *Why) []Fact {
 	case s.Health != nil && s.Health.Status.Summary != "" && w.Devices.Total == 0:
 		out = append(out, Fact{Text: "the agent knows of no accelerator on this node"})
 	}
+	out = append(out, heldBy(w.Devices.Holders)...)
 	if w.Devices.Total > 0 {
 		out = append(out, Fact{Text: s.serving(w)})
 	}

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/occupancy"
 	"github.com/roundhouse-dev/roundhouse/internal/policy"
 )
 
@@ -32,6 +33,10 @@ type Snapshot struct {
 	Holds    []v1alpha1.RemediationHold
 	// Records are of devices that were ever on this node.
 	Records []v1alpha1.DeviceRecord
+	// Pods are those of the node and Claims what they were given, where they were read; ClaimsUntold is why they could not be.
+	Pods         []corev1.Pod
+	Claims       occupancy.Claims
+	ClaimsUntold string
 
 	// rules is what Explain found to govern the node, by the controller's own code.
 	rules policy.Governing

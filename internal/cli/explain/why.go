@@ -98,6 +98,8 @@ type Devices struct {
 	Total   int      `json:"total"`
 	Serving int      `json:"serving"`
 	Bad     []Device `json:"bad,omitempty"`
+	// Holders are the pods that hold bad devices, as far as can be told.
+	Holders []Holder `json:"holders,omitempty"`
 }
 
 // Why is the answer to "why NODE".

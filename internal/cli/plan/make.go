@@ -20,13 +20,11 @@ import (
 
 // Snapshot is everything that a plan depends on.
 type Snapshot struct {
-	// Snapshot is what why asks for; its Node is there.
+	// Snapshot is what why asks for; its Node is there, and so are the node's Pods and their Claims.
 	explain.Snapshot
 	// Assume are devices, by ID or slot, that the plan takes to be bad too.
 	Assume []string
-	// Pods are those of the node, Claims what they were given, Slices the node's.
-	Pods   []corev1.Pod
-	Claims occupancy.Claims
+	// Slices are the node's.
 	Slices []resourcev1.ResourceSlice
 }
 

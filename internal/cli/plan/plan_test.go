@@ -44,7 +44,7 @@ func node() Snapshot {
 			Conditions: []corev1.NodeCondition{{Type: v1alpha1.ConditionReporting, Status: corev1.ConditionTrue}}}},
 		Health: &v1alpha1.NodeHealth{Spec: v1alpha1.NodeHealthSpec{NodeUID: "node-uid"}, Status: v1alpha1.NodeHealthStatus{Summary: v1alpha1.SummaryHealthy,
 			BootID: "b1", SupportedActions: []v1alpha1.ActionType{v1alpha1.ActionReboot, v1alpha1.ActionResetDevice}}},
-		Policies: []v1alpha1.RemediationPolicy{*thePolicy()}}, Claims: occupancy.Claims{}}
+		Policies: []v1alpha1.RemediationPolicy{*thePolicy()}, Claims: occupancy.Claims{}}}
 	slice := resourcev1.ResourceSlice{Spec: resourcev1.ResourceSliceSpec{Driver: driver, Pool: resourcev1.ResourcePool{Name: "gpu-17", Generation: 1}}}
 	for i := range 8 {
 		s.Health.Status.Devices = append(s.Health.Status.Devices, v1alpha1.Device{ID: id(i), Slot: fmt.Sprint(i), Model: "H200", Health: v1alpha1.DeviceHealthy})
