@@ -3,52 +3,30 @@ package config_test
 import (
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/roundhouse-dev/roundhouse/config"
+	"github.com/roundhouse-dev/roundhouse/internal/docpage"
 )
-
-const page = "../docs/api.md"
 
 // TestFieldTables holds the tables of docs/api.md to the CRDs, of which they are made. With ROUNDHOUSE_UPDATE_DOCS set, as
 // make generate sets it, it rewrites them.
 func TestFieldTables(t *testing.T) {
-	update := os.Getenv("ROUNDHOUSE_UPDATE_DOCS") != ""
-	data, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := string(data)
 	entries, err := config.Files.ReadDir("crd")
 	if err != nil {
 		t.Fatal(err)
 	}
+	parts := make([]docpage.Part, 0, len(entries))
 	for _, entry := range entries {
 		crd := readCRD(t, "crd/"+entry.Name())
-		begin, end := "<!-- fields of "+crd.Spec.Names.Kind+" -->\n", "<!-- end -->"
-		before, rest, found := strings.Cut(want, begin)
-		_, after, ended := strings.Cut(rest, end)
-		if !found || !ended {
-			t.Errorf("%s has no place for the fields of %s", page, crd.Spec.Names.Kind)
-			continue
-		}
-		want = before + begin + fieldTable(crd) + end + after
+		parts = append(parts, docpage.Part{Mark: "fields of " + crd.Spec.Names.Kind, Text: fieldTable(crd)})
 	}
-	if update {
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil { //nolint:gosec // a page of documentation
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(want, string(data)); diff != "" && !update {
-		t.Errorf("make generate rewrites the tables; the CRDs (-) and the page (+):\n%s", diff)
-	}
+	docpage.Hold(t, "../docs/api.md", "make generate", parts...)
 }
 
 func readCRD(t *testing.T, name string) *apiextensionsv1.CustomResourceDefinition {

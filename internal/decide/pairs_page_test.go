@@ -2,14 +2,12 @@ package decide
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/docpage"
 )
 
 // columns are the stages that the page tells apart; of the others it says how they follow from these.
@@ -18,26 +16,7 @@ var columns = []stage{stageBefore, stageAsked, stageRunning, stageVerifying, sta
 // onThePage holds the tables of the page to what was seen. With ROUNDHOUSE_UPDATE_DOCS set it rewrites them.
 func onThePage(t *testing.T, seen map[pair]*moments) {
 	t.Helper()
-	const page, begin, end = "../../docs/fault-pairs.md", "<!-- pairs -->\n", "<!-- end -->"
-	data, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, found := strings.Cut(string(data), begin)
-	_, after, ended := strings.Cut(rest, end)
-	if !found || !ended {
-		t.Fatalf("%s has no place for the tables", page)
-	}
-	want := before + begin + tables(seen) + end + after
-	if os.Getenv("ROUNDHOUSE_UPDATE_DOCS") != "" {
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(want, string(data)); diff != "" {
-		t.Errorf("ROUNDHOUSE_UPDATE_DOCS=1 go test ./internal/decide rewrites the tables; seen (-) and the page (+):\n%s", diff)
-	}
+	docpage.Hold(t, "../../docs/fault-pairs.md", docpage.Update+"=1 go test ./internal/decide", docpage.Part{Mark: "pairs", Text: tables(seen)})
 }
 
 // tables writes a table for each of places. Classes that come to the same share a row.

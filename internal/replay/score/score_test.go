@@ -4,14 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/docpage"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
 	"github.com/roundhouse-dev/roundhouse/internal/replay"
 	"github.com/roundhouse-dev/roundhouse/internal/replay/corpus"
@@ -86,30 +84,11 @@ func TestFleetSizedCorpus(t *testing.T) {
 // documented holds the tables of the page to what was scored. With ROUNDHOUSE_UPDATE_DOCS set it rewrites them.
 func documented(t *testing.T, s *Score) {
 	t.Helper()
-	const page, begin, end = "../../../docs/replay.md", "<!-- score -->\n", "<!-- end -->"
-	data, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, found := strings.Cut(string(data), begin)
-	_, after, ended := strings.Cut(rest, end)
-	if !found || !ended {
-		t.Fatalf("%s has no place for the score", page)
-	}
 	var tables strings.Builder
 	if err := s.WriteMarkdown(&tables); err != nil {
 		t.Fatal(err)
 	}
-	want := before + begin + tables.String() + end + after
-	if os.Getenv("ROUNDHOUSE_UPDATE_DOCS") != "" {
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(want, string(data)); diff != "" {
-		t.Errorf("ROUNDHOUSE_UPDATE_DOCS=1 go test ./internal/replay/score rewrites the tables; scored (-) and the page (+):\n%s", diff)
-	}
+	docpage.Hold(t, "../../../docs/replay.md", docpage.Update+"=1 go test ./internal/replay/score", docpage.Part{Mark: "score", Text: tables.String()})
 }
 
 // small is a corpus of every kind of fault and thinner noise.
