@@ -16,6 +16,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 	"github.com/roundhouse-dev/roundhouse/internal/machine/nvml"
+	"github.com/roundhouse-dev/roundhouse/internal/program"
 )
 
 // version is set by the linker.
@@ -31,24 +32,16 @@ func main() {
 
 func run(args []string, stdout, stderr io.Writer) error {
 	var o nvml.Options
-	set := flag.NewFlagSet("roundhouse-nvml", flag.ContinueOnError)
-	set.SetOutput(stderr)
+	set := program.Flags("roundhouse-nvml", stderr)
 	set.StringVar(&o.Root, "root", "/", "where the host's root file system is seen")
 	deadline := set.Duration("deadline", 20*time.Second, "end after this time, whatever hangs")
 	note := set.Int("note", -1, "file descriptor of a file to note each call in before it is made")
 	programs := set.Bool("allow-programs", false, "let the library run nvidia-modprobe, which loads the driver and makes device nodes")
 	pretty := set.Bool("pretty", false, "print the report for people, at the end, instead of frames")
-	printVersion := set.Bool("version", false, "print the version and exit")
-	if err := set.Parse(args); err != nil {
+	if done, err := program.Parse(set, version, args, stdout); done || err != nil {
 		return err
 	}
-	switch {
-	case *printVersion:
-		_, err := fmt.Fprintln(stdout, "roundhouse-nvml", version)
-		return err
-	case set.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q", set.Arg(0))
-	case *deadline <= 0:
+	if *deadline <= 0 {
 		return fmt.Errorf("-deadline %s: want more than 0", *deadline)
 	}
 	if *note >= 0 {

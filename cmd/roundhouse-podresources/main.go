@@ -13,6 +13,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/internal/podresources"
 	"github.com/roundhouse-dev/roundhouse/internal/podresources/kubelet"
+	"github.com/roundhouse-dev/roundhouse/internal/program"
 )
 
 // version is set by the linker.
@@ -28,21 +29,13 @@ func main() {
 
 // run asks and writes the answer; that the kubelet could not be asked is an answer too.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	set := flag.NewFlagSet("roundhouse-podresources", flag.ContinueOnError)
-	set.SetOutput(stderr)
+	set := program.Flags("roundhouse-podresources", stderr)
 	socket := set.String("socket", kubelet.Socket, "the kubelet's socket, as it is seen from here")
 	timeout := set.Duration("timeout", 4*time.Second, "how long the kubelet may take, at most a minute")
-	printVersion := set.Bool("version", false, "print the version and exit")
-	if err := set.Parse(args); err != nil {
+	if done, err := program.Parse(set, version, args, stdout); done || err != nil {
 		return err
 	}
-	switch {
-	case *printVersion:
-		_, err := fmt.Fprintln(stdout, "roundhouse-podresources", version)
-		return err
-	case set.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q", set.Arg(0))
-	case *timeout <= 0 || *timeout > time.Minute:
+	if *timeout <= 0 || *timeout > time.Minute {
 		return fmt.Errorf("-timeout %s: want more than 0 and at most 1m", *timeout)
 	}
 	holdings, err := kubelet.List(ctx, *socket, *timeout)
