@@ -1,7 +1,6 @@
 package external_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -16,18 +15,15 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy/external"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/fakeserver"
 )
 
 const (
@@ -44,14 +40,11 @@ var (
 
 // world is what the API server holds, and what was asked of it.
 type world struct {
+	*fakeserver.Server
 	t        *testing.T
-	client   client.Client
 	template *unstructured.Unstructured
 	others   []*unstructured.Unstructured
 	scopes   map[schema.GroupVersionKind]meta.RESTScope
-	fail     map[string]error
-	calls    []string
-	deleted  []metav1.Preconditions
 	attempt  remedy.Attempt
 }
 
@@ -60,7 +53,7 @@ type change func(*world)
 func newWorld(t *testing.T, changes ...change) *world {
 	t.Helper()
 	w := &world{
-		t: t, fail: map[string]error{},
+		Server: fakeserver.New(), t: t,
 		scopes: map[schema.GroupVersionKind]meta.RESTScope{fence: meta.RESTScopeNamespace, fenceTemplate: meta.RESTScopeNamespace},
 		template: &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"template": map[string]any{
 			"spec": map[string]any{"strategy": "Automatic", "retries": int64(3), "agent": map[string]any{"ip": "10.0.0.7"}}}}}},
@@ -82,69 +75,16 @@ func newWorld(t *testing.T, changes ...change) *world {
 	for _, c := range changes {
 		c(w)
 	}
-	mapper := meta.NewDefaultRESTMapper(nil)
-	for kind, scope := range w.scopes {
-		mapper.Add(kind, scope)
-	}
-	builder := fake.NewClientBuilder().WithScheme(runtime.NewScheme()).WithRESTMapper(mapper).WithInterceptorFuncs(w.intercept())
+	objects := w.others
 	if w.template != nil {
-		builder.WithObjects(w.template)
+		objects = append(slices.Clone(objects), w.template)
 	}
-	for _, o := range w.others {
-		builder.WithObjects(o)
-	}
-	w.client = builder.Build()
+	w.Serve(w.scopes, objects...)
 	return w
 }
 
-func (w *world) intercept() interceptor.Funcs {
-	asked := func(verb string, o runtime.Object) error {
-		call := verb + " " + strings.TrimSuffix(o.GetObjectKind().GroupVersionKind().Kind, "List")
-		w.calls = append(w.calls, call)
-		return w.fail[call]
-	}
-	return interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
-			if err := asked("get", o); err != nil {
-				return err
-			}
-			return c.Get(ctx, key, o, options...)
-		},
-		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
-			if err := asked("list", list); err != nil {
-				return err
-			}
-			return c.List(ctx, list, options...)
-		},
-		Create: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption) error {
-			if err := asked("create", o); err != nil {
-				return err
-			}
-			o.SetUID("made")
-			return c.Create(ctx, o, options...)
-		},
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, options ...client.PatchOption) error {
-			if err := asked("patch", o); err != nil {
-				return err
-			}
-			return c.Patch(ctx, o, patch, options...)
-		},
-		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.DeleteOption) error {
-			if err := asked("delete", o); err != nil {
-				return err
-			}
-			given := client.DeleteOptions{}
-			given.ApplyOptions(options)
-			if given.Preconditions != nil {
-				w.deleted = append(w.deleted, *given.Preconditions)
-			}
-			return c.Delete(ctx, o, options...)
-		},
-	}
-}
-
 func (w *world) remedy() *external.Remedy {
-	return external.New(w.client, clocktesting.NewFakePassiveClock(now))
+	return external.New(w.Client, clocktesting.NewFakePassiveClock(now))
 }
 
 // made lists what there is of the kind.
@@ -152,10 +92,10 @@ func (w *world) made() []unstructured.Unstructured {
 	w.t.Helper()
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(fence.GroupVersion().WithKind("FenceList"))
-	fail := w.fail
-	w.fail = nil
-	defer func() { w.fail = fail }()
-	if err := w.client.List(w.t.Context(), list); err != nil {
+	fail := w.Fail
+	w.Fail = nil
+	defer func() { w.Fail = fail }()
+	if err := w.Client.List(w.t.Context(), list); err != nil {
 		w.t.Fatal(err)
 	}
 	return list.Items
@@ -169,7 +109,7 @@ func multiple(w *world) {
 	w.template.SetAnnotations(map[string]string{external.AnnotationMultiple: "true"})
 }
 
-func fails(call string, err error) change { return func(w *world) { w.fail[call] = err } }
+func fails(call string, err error) change { return func(w *world) { w.Fail[call] = err } }
 
 func ref(set func(*v1alpha1.External)) change { return func(w *world) { set(w.attempt.Rung.External) } }
 
@@ -291,7 +231,7 @@ func TestRefusesInWords(t *testing.T) {
 			}
 			progress, err := w.remedy().Begin(t.Context(), w.attempt)
 			hold(t, progress, err, v1alpha1.RemedyRefused, tt.want)
-			for _, call := range w.calls {
+			for _, call := range w.Calls {
 				if !strings.HasPrefix(call, "get") && !strings.HasPrefix(call, "list") {
 					t.Errorf("%s was done all the same", call)
 				}
@@ -367,12 +307,12 @@ func TestWaitsForTheObjectOfTheAttemptBefore(t *testing.T) {
 				got, err := w.remedy().Begin(t.Context(), w.attempt)
 				hold(t, got, err, v1alpha1.RemedyBegun, "of the attempt before is being deleted")
 			}
-			if diff := cmp.Diff([]metav1.Preconditions{{UID: ptr.To(w.others[0].GetUID())}}, w.deleted); diff != "" {
+			if diff := cmp.Diff([]metav1.Preconditions{{UID: ptr.To(w.others[0].GetUID())}}, w.Deleted); diff != "" {
 				t.Errorf("deleted by:\n%s", diff)
 			}
 			old := w.made()[0]
 			old.SetFinalizers(nil)
-			if err := w.client.Update(t.Context(), &old); err != nil {
+			if err := w.Client.Update(t.Context(), &old); err != nil {
 				t.Fatal(err)
 			}
 			got, err := w.remedy().Look(t.Context(), w.attempt)
@@ -455,7 +395,7 @@ func TestEndTellsTheRemediatorAndTakesAwayItsOwn(t *testing.T) {
 			if tt.want != kept {
 				want = []metav1.Preconditions{{UID: ptr.To(w.others[0].GetUID())}}
 			}
-			if diff := cmp.Diff(want, w.deleted); diff != "" {
+			if diff := cmp.Diff(want, w.Deleted); diff != "" {
 				t.Errorf("deleted by:\n%s", diff)
 			}
 		})

@@ -149,7 +149,7 @@ func TestClusterAPIRefusesInWordsWhatWouldDoNothing(t *testing.T) {
 			}
 			progress, err := w.remedy().Begin(t.Context(), w.attempt)
 			want{v1alpha1.RemedyRefused, tt.want}.hold(t, progress, err)
-			if slices.Contains(w.calls, "patch Machine") {
+			if slices.Contains(w.Calls, "patch Machine") {
 				t.Error("it was marked all the same")
 			}
 		})
@@ -183,7 +183,7 @@ func TestClusterAPIMarksTheMachine(t *testing.T) {
 			if why, err := w.remedy().Check(t.Context(), w.attempt); err != nil || why != "" {
 				t.Fatalf("refused: %q, %v", why, err)
 			}
-			if slices.Contains(w.calls, "patch Machine") {
+			if slices.Contains(w.Calls, "patch Machine") {
 				t.Error("Check has marked it")
 			}
 			got, err := w.remedy().Begin(t.Context(), w.attempt)
@@ -195,10 +195,10 @@ func TestClusterAPIMarksTheMachine(t *testing.T) {
 			if w.objects["machine"].GetAnnotations()["a"] != annotations["a"] {
 				t.Error("another's annotation is gone")
 			}
-			calls := len(w.calls)
+			calls := len(w.Calls)
 			got, err = w.remedy().Begin(t.Context(), w.attempt)
 			want{v1alpha1.RemedyRunning, "Machine fleet/worker-1"}.hold(t, got, err)
-			if slices.Contains(w.calls[calls:], "patch Machine") {
+			if slices.Contains(w.Calls[calls:], "patch Machine") {
 				t.Error("it was marked twice")
 			}
 		})

@@ -70,7 +70,7 @@ func TestKarpenterRefusesInWordsWhatWouldBringNoOtherNode(t *testing.T) {
 			}
 			progress, err := w.remedy().Begin(t.Context(), w.attempt)
 			want{v1alpha1.RemedyRefused, tt.want}.hold(t, progress, err)
-			if slices.Contains(w.calls, "delete NodeClaim") {
+			if slices.Contains(w.Calls, "delete NodeClaim") {
 				t.Error("it was deleted all the same")
 			}
 		})
@@ -94,24 +94,24 @@ func TestKarpenterDeletesTheNodeClaimOnce(t *testing.T) {
 			if why, err := w.remedy().Check(t.Context(), w.attempt); err != nil || why != "" {
 				t.Fatalf("refused: %q, %v", why, err)
 			}
-			if slices.Contains(w.calls, "delete NodeClaim") {
+			if slices.Contains(w.Calls, "delete NodeClaim") {
 				t.Error("Check has deleted it")
 			}
 			got, err := w.remedy().Begin(t.Context(), w.attempt)
 			want{v1alpha1.RemedyRunning, "NodeClaim gpu-x7k2p is deleted; Karpenter drains the Node"}.hold(t, got, err)
-			delete(w.fail, "get NodeClaim")
+			delete(w.Fail, "get NodeClaim")
 			if w.live("claim").GetDeletionTimestamp() == nil {
 				t.Error("it is not being deleted")
 			}
-			if diff := cmp.Diff([]metav1.Preconditions{{UID: ptr.To(types.UID("uid-of-gpu-x7k2p"))}}, w.deleted); diff != "" {
+			if diff := cmp.Diff([]metav1.Preconditions{{UID: ptr.To(types.UID("uid-of-gpu-x7k2p"))}}, w.Deleted); diff != "" {
 				t.Errorf("deleted by:\n%s", diff)
 			}
 			for range 2 {
 				got, err = w.remedy().Begin(t.Context(), w.attempt)
 				want{v1alpha1.RemedyRunning, "NodeClaim gpu-x7k2p is being deleted"}.hold(t, got, err)
 			}
-			if len(w.deleted) != 1 {
-				t.Errorf("it was deleted %d times", len(w.deleted))
+			if len(w.Deleted) != 1 {
+				t.Errorf("it was deleted %d times", len(w.Deleted))
 			}
 		})
 	}
@@ -140,9 +140,9 @@ func TestKarpenterSaysHowFarItIs(t *testing.T) {
 			w := karpenterWorld(t, tt.changes...)
 			got, err := w.remedy().Look(t.Context(), w.attempt)
 			tt.want.hold(t, got, err)
-			calls := len(w.calls)
-			if err := w.remedy().End(t.Context(), w.attempt); err != nil || len(w.calls) != calls {
-				t.Errorf("End did %v, %v; a deletion cannot be taken back", w.calls[calls:], err)
+			calls := len(w.Calls)
+			if err := w.remedy().End(t.Context(), w.attempt); err != nil || len(w.Calls) != calls {
+				t.Errorf("End did %v, %v; a deletion cannot be taken back", w.Calls[calls:], err)
 			}
 		})
 	}

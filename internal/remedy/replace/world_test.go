@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,11 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy"
+	"github.com/roundhouse-dev/roundhouse/internal/remedy/fakeserver"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy/replace"
 )
 
@@ -33,14 +33,10 @@ const (
 
 // world is what the API server holds, and what was asked of it.
 type world struct {
+	*fakeserver.Server
 	t       *testing.T
-	client  client.Client
 	objects map[string]*unstructured.Unstructured
 	kinds   []schema.GroupVersionKind
-	// fail is what a verb on a kind answers, such as "get Machine".
-	fail    map[string]error
-	calls   []string
-	deleted []metav1.Preconditions
 	attempt remedy.Attempt
 }
 
@@ -50,7 +46,7 @@ type change func(*world)
 // newWorld is a world in which everything is as it should be, but for the changes.
 func newWorld(t *testing.T, by v1alpha1.ReplaceBy, objects map[string]*unstructured.Unstructured, kinds []schema.GroupVersionKind, changes ...change) *world {
 	t.Helper()
-	w := &world{t: t, objects: objects, kinds: kinds, fail: map[string]error{}, attempt: remedy.Attempt{
+	w := &world{Server: fakeserver.New(), t: t, objects: objects, kinds: kinds, attempt: remedy.Attempt{
 		ID: attempt,
 		Remediation: &v1alpha1.Remediation{
 			ObjectMeta: metav1.ObjectMeta{Name: "gpu-0417-k3q7x2m9aa", UID: "9d2e"},
@@ -66,77 +62,36 @@ func newWorld(t *testing.T, by v1alpha1.ReplaceBy, objects map[string]*unstructu
 	for _, c := range changes {
 		c(w)
 	}
-	w.build()
+	w.serve()
 	return w
 }
 
-func (w *world) build() {
-	mapper := meta.NewDefaultRESTMapper(nil)
+// serve begins. Every patch must be held to what was read.
+func (w *world) serve() {
+	scopes := map[schema.GroupVersionKind]meta.RESTScope{}
 	for _, kind := range w.kinds {
-		scope := meta.RESTScopeNamespace
+		scopes[kind] = meta.RESTScopeNamespace
 		if strings.HasPrefix(kind.Kind, "Node") {
-			scope = meta.RESTScopeRoot
+			scopes[kind] = meta.RESTScopeRoot
 		}
-		mapper.Add(kind, scope)
 	}
-	builder := fake.NewClientBuilder().WithScheme(runtime.NewScheme()).WithRESTMapper(mapper).WithInterceptorFuncs(w.intercept())
-	for _, o := range w.objects {
-		builder.WithObjects(o)
+	w.OnPatch = func(data []byte) error {
+		if !strings.Contains(string(data), "resourceVersion") {
+			w.t.Errorf("the patch %s is not held to what was read", data)
+		}
+		return nil
 	}
-	w.client = builder.Build()
+	w.Serve(scopes, slices.Collect(maps.Values(w.objects))...)
 }
 
-func (w *world) intercept() interceptor.Funcs {
-	asked := func(verb string, o runtime.Object) error {
-		call := verb + " " + strings.TrimSuffix(o.GetObjectKind().GroupVersionKind().Kind, "List")
-		w.calls = append(w.calls, call)
-		return w.fail[call]
-	}
-	return interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
-			if err := asked("get", o); err != nil {
-				return err
-			}
-			return c.Get(ctx, key, o, options...)
-		},
-		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
-			if err := asked("list", list); err != nil {
-				return err
-			}
-			return c.List(ctx, list, options...)
-		},
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, options ...client.PatchOption) error {
-			if err := asked("patch", o); err != nil {
-				return err
-			}
-			data, err := patch.Data(o)
-			if err != nil || !strings.Contains(string(data), "resourceVersion") {
-				w.t.Errorf("the patch %s (%v) is not held to what was read", data, err)
-			}
-			return c.Patch(ctx, o, patch, options...)
-		},
-		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.DeleteOption) error {
-			if err := asked("delete", o); err != nil {
-				return err
-			}
-			given := client.DeleteOptions{}
-			given.ApplyOptions(options)
-			if given.Preconditions != nil {
-				w.deleted = append(w.deleted, *given.Preconditions)
-			}
-			return c.Delete(ctx, o, options...)
-		},
-	}
-}
-
-func (w *world) remedy() *replace.Remedy { return replace.New(w.client) }
+func (w *world) remedy() *replace.Remedy { return replace.New(w.Client) }
 
 // live is the object as it is now, or nil.
 func (w *world) live(key string) *unstructured.Unstructured {
 	w.t.Helper()
 	o := &unstructured.Unstructured{}
 	o.SetGroupVersionKind(w.objects[key].GroupVersionKind())
-	err := w.client.Get(context.WithoutCancel(w.t.Context()), client.ObjectKeyFromObject(w.objects[key]), o)
+	err := w.Client.Get(context.WithoutCancel(w.t.Context()), client.ObjectKeyFromObject(w.objects[key]), o)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil
@@ -197,7 +152,7 @@ func condition(key, kind, status, reason, message string) change {
 }
 
 // fails makes a verb on a kind fail.
-func fails(call string, err error) change { return func(w *world) { w.fail[call] = err } }
+func fails(call string, err error) change { return func(w *world) { w.Fail[call] = err } }
 
 // unserved takes a kind out of what the server serves.
 func unserved(kind string) change {
