@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -21,7 +22,7 @@ func (l *leftovers) note(n *corev1.Node) {
 	before := len(l.notes)
 	if by, paused := operands.PausedBy(n); paused {
 		l.notes = append(l.notes, leftover{
-			fmt.Sprintf("GPU operator's parts paused by %s on node %s", by, n.Name),
+			fmt.Sprintf("GPU operator's parts paused by %s on node %s", cmp.Or(by, "an unreadable record"), n.Name),
 			"give the labels nvidia.com/gpu.deploy.* the values that " + v1alpha1.AnnotationPaused + " records, then kubectl annotate node " +
 				n.Name + " " + v1alpha1.AnnotationPaused + "-",
 		})
