@@ -37,6 +37,9 @@ type Step struct {
 	// remedy is how far an attempt has come that the controller makes; the agent's answers are in the NodeHealth.
 	// +optional
 	Remedy *RemedyStatus `json:"remedy,omitempty"`
+	// burnIn is how far the burn-in has come that is to prove the attempt.
+	// +optional
+	BurnIn *BurnInRun `json:"burnIn,omitempty"`
 }
 
 // RemedyState is how far a remedy has come.
@@ -127,4 +130,7 @@ type Attempt struct {
 	// +kubebuilder:validation:MaxLength=512
 	// +optional
 	Message string `json:"message,omitempty"`
+	// burnIn is the burn-in that was to prove it, where one was begun; its log is kept as evidence.
+	// +optional
+	BurnIn *BurnInRun `json:"burnIn,omitempty"`
 }

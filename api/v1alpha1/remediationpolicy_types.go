@@ -182,22 +182,6 @@ type DeviceRatio struct {
 	SmallestUsefulRequest *int32 `json:"smallestUsefulRequest,omitempty"`
 }
 
-// Verify says how a repair is proved.
-type Verify struct {
-	// settle is how long the node must be without the fault, after the first completed round of checks.
-	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:MaxLength=24
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
-	// +optional
-	Settle *metav1.Duration `json:"settle,omitempty"`
-	// timeout is how long verification may last before the repair has failed.
-	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:MaxLength=24
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
-	// +optional
-	Timeout *metav1.Duration `json:"timeout,omitempty"`
-}
-
 // Loop says when repairing the same hardware again and again ends.
 type Loop struct {
 	// maxRepairs is how many repairs one device (or node, for faults of the node) may have within window.

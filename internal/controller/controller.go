@@ -204,10 +204,11 @@ func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper, count
 	if err != nil {
 		return remediation.Options{}, fmt.Errorf("making the client that reads logs: %w", err)
 	}
-	compiled := &policy.Cache{}
+	compiled, jobs := &policy.Cache{}, jobRunner(mgr, c, pods)
 	return remediation.Options{
 		Namespace: c.Namespace,
-		Remedies:  remedies(mgr, c, pods),
+		Remedies:  remedies(mgr, c, jobs),
+		BurnIns:   jobs,
 		Operands:  operands.Operands{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
 		Client:    mgr.GetClient(),
 		Live:      mgr.GetAPIReader(),

@@ -352,7 +352,7 @@ func (s *Snapshot) attempt(result v1alpha1.AttemptResult, message string) *v1alp
 		return nil
 	}
 	return &v1alpha1.Attempt{Rung: st.Rung, Index: st.Index, ActionID: st.ActionID, Devices: st.Devices,
-		At: metav1.NewTime(s.Now), Result: result, Message: message}
+		At: metav1.NewTime(s.Now), Result: result, Message: message, BurnIn: st.BurnIn}
 }
 
 // actionTooLong ends an attempt whose time is up: taken back where it has not begun, failed where it has.

@@ -39,6 +39,10 @@ const (
 	BeginRemedy Do = "BeginRemedy"
 	// LookRemedy looks how far it has come.
 	LookRemedy Do = "LookRemedy"
+	// BeginBurnIn runs Decision.BurnIn.
+	BeginBurnIn Do = "BeginBurnIn"
+	// LookBurnIn looks how far the burn-in of status.step has come.
+	LookBurnIn Do = "LookBurnIn"
 	// Withdraw takes the action back, raising the fence.
 	Withdraw Do = "Withdraw"
 	// Record folds the incident into the devices' records and lets go of it.
@@ -62,6 +66,8 @@ type Decision struct {
 	Step *v1alpha1.Step
 	// Attempt is added to status.attempts where it is set.
 	Attempt *v1alpha1.Attempt
+	// BurnIn is what to run, with Do BeginBurnIn.
+	BurnIn *v1alpha1.BurnInRun
 	// Drain replaces status.drain where it is set.
 	Drain *v1alpha1.DrainStatus
 	// TaintNode asks ClaimNode to keep new pods off the whole node too.

@@ -121,7 +121,11 @@ func cleared(s *Snapshot) *Decision {
 	if len(s.ours()) > 0 || s.rootStillThere() || !s.canSeeClear() {
 		return nil
 	}
-	if s.unproved() && s.mode() != v1alpha1.ModeObserve {
+	switch {
+	case s.mode() == v1alpha1.ModeObserve:
+	case s.burnInStands():
+		return nil
+	case s.unproved():
 		return s.prove()
 	}
 	return s.end(v1alpha1.PhaseSucceeded, ReasonFaultCleared, "the fault is gone without a repair")

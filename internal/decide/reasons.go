@@ -72,6 +72,10 @@ const (
 	ReasonRebootedAnyway = "RebootedAnyway"
 	// ReasonVerifying: the proof is not complete yet; the message says what is missing.
 	ReasonVerifying = "Verifying"
+	// ReasonBurningIn: everything else is proved, and the repaired devices are run under load.
+	ReasonBurningIn = "BurningIn"
+	// ReasonBurnInNotRun: the burn-in never ran, so that it says nothing about the devices.
+	ReasonBurnInNotRun = "BurnInNotRun"
 	// ReasonNotRepaired: the fault is still there, or the proof did not come in time.
 	ReasonNotRepaired = "NotRepaired"
 	// ReasonVerified: the fault is gone and every device is back.

@@ -94,6 +94,9 @@ func proved(s *Snapshot) *Decision {
 		d.Progress = true
 		return d
 	}
+	if d := underLoad(s); d != nil {
+		return d
+	}
 	until := s.Now.Add(s.probation())
 	d := move(v1alpha1.PhaseProbation, ReasonVerified, s.provedText())
 	d.WouldChange = "a relapse before " + stamp(until)
@@ -225,7 +228,7 @@ func retryApproved(s *Snapshot) *Decision {
 // replaced goes on to the proof when the faults of an escalated incident are gone: the part was replaced, or somebody
 // repaired it.
 func replaced(s *Snapshot) *Decision {
-	if len(s.ours()) > 0 || !s.canSeeClear() {
+	if len(s.ours()) > 0 || !s.canSeeClear() || s.burnInStands() {
 		return nil
 	}
 	return s.prove()

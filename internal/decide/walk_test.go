@@ -50,6 +50,10 @@ var events = []func(*world, *rand.Rand){
 	func(w *world, r *rand.Rand) {
 		w.remedy = []v1alpha1.RemedyState{v1alpha1.RemedySucceeded, v1alpha1.RemedyFailed, v1alpha1.RemedyRefused}[r.IntN(3)]
 	},
+	func(w *world, r *rand.Rand) {
+		w.burn = v1alpha1.BurnInRun{State: []v1alpha1.RemedyState{v1alpha1.RemedySucceeded, v1alpha1.RemedyFailed}[r.IntN(2)], Ran: r.IntN(3) > 0}
+	},
+	func(w *world, r *rand.Rand) { w.burnRefusal = []string{"", "there is no such PodTemplate"}[r.IntN(2)] },
 	func(w *world, r *rand.Rand) { w.heal(fmt.Sprintf("GPU-%d", r.IntN(8))) },
 	func(w *world, r *rand.Rand) { w.reset(r.IntN(2) == 0) },
 	func(w *world, _ *rand.Rand) {
@@ -75,6 +79,9 @@ func TestInvariantsHoldWhateverHappens(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			w := newWorld(t)
 			w.ladderOf(ladders[r.IntN(len(ladders))]...)
+			if r.IntN(2) == 0 {
+				w.burnIn()
+			}
 			w.fault("Xid79", bad)
 			for range 60 {
 				before := v1alpha1.Phase("")

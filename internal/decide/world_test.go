@@ -53,6 +53,10 @@ type world struct {
 	remedied []string
 	remedy   v1alpha1.RemedyState
 	reasons  []string
+	// burnt are the burn-ins that were begun, burn is how far the last has come; burnRefusal keeps them from being made.
+	burnt       []string
+	burn        v1alpha1.BurnInRun
+	burnRefusal string
 }
 
 var start = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
@@ -350,6 +354,24 @@ func (w *world) apply(d Decision) Decision {
 		st.Step.Remedy = &v1alpha1.RemedyStatus{Rung: rung, State: w.remedy, Begun: metav1.NewTime(w.now)}
 	case LookRemedy:
 		if st.Step.Remedy.State = w.remedy; w.remedy.Over() {
+			d.Requeue = 0
+		}
+	case BeginBurnIn:
+		run := *d.BurnIn
+		if run.State == v1alpha1.RemedyBegun {
+			w.burnt = append(w.burnt, run.ID)
+			run.State, w.burn = v1alpha1.RemedyRunning, v1alpha1.BurnInRun{State: v1alpha1.RemedyRunning}
+			if w.burnRefusal != "" {
+				run.State, run.Message = v1alpha1.RemedyRefused, w.burnRefusal
+			}
+		}
+		st.Step = st.Step.DeepCopy()
+		st.Step.BurnIn = &run
+	case LookBurnIn:
+		st.Step = st.Step.DeepCopy()
+		run := st.Step.BurnIn
+		run.State, run.Message, run.Ran = w.burn.State, w.burn.Message, w.burn.Ran
+		if run.State.Over() {
 			d.Requeue = 0
 		}
 	case Withdraw:

@@ -160,6 +160,9 @@ func (c *compiled) checkDurations() {
 	if spec.Verify != nil {
 		c.checkDuration("spec.verify.settle", spec.Verify.Settle)
 		c.checkDuration("spec.verify.timeout", spec.Verify.Timeout)
+		if spec.Verify.BurnIn != nil {
+			c.checkDuration("spec.verify.burnIn.timeout", spec.Verify.BurnIn.Timeout)
+		}
 	}
 	c.checkDuration("spec.probation", spec.Probation)
 	if spec.Loop != nil {

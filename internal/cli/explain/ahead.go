@@ -144,7 +144,7 @@ func (s *Snapshot) next(r *v1alpha1.Remediation, w *Why) []string {
 	case v1alpha1.PhaseRepairing:
 		return said(rungs(policy, findRule(policy, r.Status.Rule), r.Status.Step), s.action(r))
 	case v1alpha1.PhaseVerifying:
-		return []string{"probation, once a full round of checks has passed and the fault has stayed away" + settle(policy)}
+		return said(burnIn(r, policy), "probation, once a full round of checks has passed and the fault has stayed away"+settle(policy))
 	case v1alpha1.PhaseProbation:
 		over := "over, if there is no relapse"
 		if fresh, _ := s.reporting(); !fresh {
@@ -208,6 +208,21 @@ func (s *Snapshot) humanRung(policy *v1alpha1.RemediationPolicy, r *v1alpha1.Rem
 		return ""
 	}
 	return ""
+}
+
+// burnIn says how far the burn-in has come, or that one comes next.
+func burnIn(r *v1alpha1.Remediation, policy *v1alpha1.RemediationPolicy) string {
+	if step := r.Status.Step; step != nil && step.BurnIn != nil {
+		out := fmt.Sprintf("burn-in %s: %s", step.BurnIn.ID, Spell(string(step.BurnIn.State)))
+		if step.BurnIn.Message != "" {
+			out += ": " + text.Clean(step.BurnIn.Message)
+		}
+		return out
+	}
+	if policy == nil || policy.Spec.Verify == nil || policy.Spec.Verify.BurnIn == nil {
+		return ""
+	}
+	return "then PodTemplate " + policy.Spec.Verify.BurnIn.PodTemplateRef.Name + " burns in what was repaired"
 }
 
 func settle(policy *v1alpha1.RemediationPolicy) string {

@@ -75,6 +75,10 @@ func (r *Reconciler) act(ctx context.Context, w *work, s *decide.Snapshot, d *de
 		return r.beginRemedy(ctx, w, s, d, st)
 	case decide.LookRemedy:
 		return r.lookRemedy(ctx, w, s, d, st)
+	case decide.BeginBurnIn:
+		return r.beginBurnIn(ctx, w, s, d, st)
+	case decide.LookBurnIn:
+		return r.lookBurnIn(ctx, w, d, st)
 	case decide.Withdraw:
 		return r.withdraw(ctx, w, s, d, st)
 	default:

@@ -48,6 +48,8 @@ type Options struct {
 	Namespace string
 	// Remedies are the repairs that this controller can make itself, by the action of their rungs.
 	Remedies map[v1alpha1.RungAction]remedy.Remedy
+	// BurnIns runs the Jobs that prove repairs; nil can run none.
+	BurnIns BurnIns
 	// Operands pauses the GPU operator's parts on a node while the agent resets a device, which they hold; nil pauses nothing.
 	Operands Operands
 	// Events tells people on the Node what happened; nil tells nobody.

@@ -128,10 +128,17 @@ func (r *Reconciler) advance(st *v1alpha1.RemediationStatus, rung v1alpha1.Rung,
 // all the same: nobody is to wait for ever.
 func (r *Reconciler) endAttempt(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision) error {
 	st := &w.rem.Status
-	if st.Phase != v1alpha1.PhaseRepairing || d.Phase == v1alpha1.PhaseRepairing || st.Step == nil {
+	if st.Phase == d.Phase || st.Step == nil {
 		return nil
 	}
-	err := errors.Join(r.endRemedy(ctx, w, s), r.putBack(ctx, w))
+	var err error
+	switch st.Phase {
+	case v1alpha1.PhaseRepairing:
+		err = errors.Join(r.endRemedy(ctx, w, s), r.putBack(ctx, w))
+	case v1alpha1.PhaseVerifying:
+		err = r.endBurnIn(ctx, w)
+	default:
+	}
 	if err != nil && st.Deadline != nil && s.Now.After(st.Deadline.Add(endPatience)) {
 		ctrl.LoggerFrom(ctx).Error(err, "Something of an attempt is left", "attempt", st.Step.ActionID, "rung", st.Step.Rung)
 		return nil

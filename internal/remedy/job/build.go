@@ -20,7 +20,8 @@ import (
 const (
 	// EnvNode is the node's name.
 	EnvNode = "ROUNDHOUSE_NODE"
-	// EnvDevices are the IDs of the incident's devices, separated by commas; empty for the whole node.
+	// EnvDevices are the IDs of the devices that the Job runs on, else of the incident's, separated by commas; empty for the
+	// whole node.
 	EnvDevices = "ROUNDHOUSE_DEVICES"
 	// EnvFaults are the codes of the incident's faults, the root first, separated by commas.
 	EnvFaults = "ROUNDHOUSE_FAULTS"
@@ -77,6 +78,18 @@ type Claimed struct {
 	Attribute string
 	// Value is the attribute's value. A device's name in its pool is not for selecting, and changes meaning with a reboot.
 	Value string
+}
+
+// devices are the IDs of those that the run is about.
+func (r Run) devices() []string {
+	if r.Devices == nil {
+		return r.Remediation.Spec.Devices
+	}
+	ids := slices.Clone(r.Devices.Visible)
+	for _, d := range r.Devices.Claimed {
+		ids = append(ids, d.Value)
+	}
+	return ids
 }
 
 // maxClaimed is how many requests a claim may have (k8s.io/api/resource/v1, DeviceRequestsMaxSize).
@@ -232,7 +245,7 @@ func pin(spec *corev1.PodSpec, node string) {
 func environment(r Run) []corev1.EnvVar {
 	return []corev1.EnvVar{
 		{Name: EnvNode, Value: literal(r.Node.Name)},
-		{Name: EnvDevices, Value: literal(strings.Join(r.Remediation.Spec.Devices, ","))},
+		{Name: EnvDevices, Value: literal(strings.Join(r.devices(), ","))},
 		{Name: EnvFaults, Value: literal(strings.Join(codes(r.Remediation), ","))},
 		{Name: EnvRemediation, Value: literal(r.Remediation.Name)},
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +152,7 @@ func TestBuild(t *testing.T) {
 				pinned(j, here)
 				spec := &j.Spec.Template.Spec
 				spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "roundhouse", ResourceClaimName: ptr.To("rem-1")}}
+				about(spec, "GPU-a")
 				spec.InitContainers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "roundhouse"}}
 				spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "roundhouse"}}
 			},
@@ -163,6 +165,7 @@ func TestBuild(t *testing.T) {
 				spec := &j.Spec.Template.Spec
 				spec.InitContainers[0].Env = append(env[:4:4], visible)
 				spec.Containers[0].Env = append(env[:4:4], visible, corev1.EnvVar{Name: "GREETING", Value: "$(ROUNDHOUSE_NODE)"})
+				about(spec, "GPU-a,GPU-b")
 			},
 		},
 		"no time at all is a second": {
@@ -437,6 +440,16 @@ func TestAJobFromBeginToEnd(t *testing.T) {
 	}
 }
 
+// about makes a pod be told of these devices.
+func about(spec *corev1.PodSpec, devices string) {
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			containers[i].Env = slices.Clone(containers[i].Env)
+			containers[i].Env[1].Value = devices
+		}
+	}
+}
+
 func TestAFailedJobSaysWhy(t *testing.T) {
 	w := newWorld(t, newTemplate(), newPod(func(p *corev1.Pod) {
 		p.Name, p.CreationTimestamp = "rem-1-earlier", metav1.NewTime(time.Unix(1, 0))
@@ -452,7 +465,7 @@ func TestAFailedJobSaysWhy(t *testing.T) {
 	want := Outcome{
 		Progress: remedy.Failed("Job roundhouse-system/rem-1 failed: BackoffLimitExceeded: Job has reached the specified backoff limit; " +
 			"container first ended with exit code 3 (Error): GPU-a is not fit; its log ends: line one\nECC error on GPU-a[31m"),
-		Log: "line one\nECC error on GPU-a[31m",
+		Log: "line one\nECC error on GPU-a[31m", Ran: true,
 	}
 	got, err := w.Look(t.Context(), newRun(), true)
 	if err != nil {

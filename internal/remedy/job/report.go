@@ -79,30 +79,40 @@ func condition(job *batchv1.Job, types ...batchv1.JobConditionType) *batchv1.Job
 
 // judge says how far a Job has come.
 func (r *Runner) judge(ctx context.Context, job *batchv1.Job) (Outcome, error) {
-	name := job.Namespace + "/" + job.Name
 	last, err := r.pod(ctx, job)
 	if err != nil {
 		return Outcome{}, err
 	}
-	end := over(job)
+	o := Outcome{Ran: ran(last)}
+	name, end := job.Namespace+"/"+job.Name, over(job)
 	if end == nil {
+		o.Progress = remedy.Running(remedy.Cut(underWay(name, last)))
 		if failing := condition(job, batchv1.JobFailureTarget); failing != nil {
-			return Outcome{Progress: remedy.Running(remedy.Cut(fmt.Sprintf("Job %s has failed (%s) and is ending", name, failing.Reason)))}, nil
+			o.Progress = remedy.Running(remedy.Cut(fmt.Sprintf("Job %s has failed (%s) and is ending", name, failing.Reason)))
 		}
-		return Outcome{Progress: remedy.Running(remedy.Cut(underWay(name, last)))}, nil
+		return o, nil
 	}
-	log := r.log(ctx, last)
+	o.Log = r.log(ctx, last)
 	if end.Type == batchv1.JobComplete {
-		return Outcome{Progress: remedy.Succeeded(fmt.Sprintf("Job %s is complete", name)), Log: log}, nil
+		o.Progress = remedy.Succeeded(fmt.Sprintf("Job %s is complete", name))
+		return o, nil
 	}
 	message := fmt.Sprintf("Job %s failed: %s: %s", name, end.Reason, end.Message)
 	if status := failed(last); status != nil {
 		message += fmt.Sprintf("; container %s %s", status.Name, pod.Ended(status.State.Terminated))
 	}
-	if log != "" {
-		message += "; its log ends: " + tail(log, quotedLog)
+	if o.Log != "" {
+		message += "; its log ends: " + tail(o.Log, quotedLog)
 	}
-	return Outcome{Progress: remedy.Failed(remedy.Cut(clean(message))), Log: log}, nil
+	o.Progress = remedy.Failed(remedy.Cut(clean(message)))
+	return o, nil
+}
+
+// ran says whether what the pod is for has run, or what comes before that has failed.
+func ran(last *corev1.Pod) bool {
+	return failed(last) != nil || last != nil && slices.ContainsFunc(last.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.State.Running != nil || c.State.Terminated != nil
+	})
 }
 
 // underWay says what a Job that is not over is doing.

@@ -45,6 +45,9 @@ type Runner struct {
 // Outcome is how far a Job has come.
 type Outcome struct {
 	remedy.Progress
+	// Ran says that a container of it has run, as far as its pod still tells; Lost that somebody deleted it. One that never
+	// ran, or is lost, says nothing about the node.
+	Ran, Lost bool
 	// Log is the end of what the Job has written, at most MaxLog bytes, once it is over: the evidence. Where it could not
 	// be read, it says why.
 	Log string
@@ -107,7 +110,7 @@ func (r *Runner) Look(ctx context.Context, run Run, started bool) (Outcome, erro
 		return Outcome{}, err
 	}
 	if found == nil || !metav1.IsControlledBy(found, run.Remediation) {
-		return Outcome{Progress: remedy.Failed(fmt.Sprintf("Job %s/%s is gone: somebody deleted it", r.Namespace, run.ID))}, nil
+		return Outcome{Progress: remedy.Failed(fmt.Sprintf("Job %s/%s is gone: somebody deleted it", r.Namespace, run.ID)), Lost: true}, nil
 	}
 	return r.judge(ctx, found)
 }
