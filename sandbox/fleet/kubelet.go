@@ -245,10 +245,8 @@ func (k *kubelets) make(ctx context.Context, s situation, step step) error {
 		r = &run{boot: s.boot, started: s.now, restarts: s.run.restarts + 1}
 	case moveReport:
 		r = s.run
-	case moveSucceed:
-		status = ended(s.pod, s.run, corev1.PodSucceeded, "", metav1.NewTime(s.now))
-	case moveFail:
-		status = ended(s.pod, s.run, corev1.PodFailed, step.reason, metav1.NewTime(s.now))
+	case moveSucceed, moveFail:
+		status = ended(s.pod, s.run, step, metav1.NewTime(s.now))
 	}
 	if r != nil {
 		// An agent is ready when it answers, which is after it was started.

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,6 +50,7 @@ const (
 type step struct {
 	move   move
 	reason string // of moveFail
+	code   int32  // of moveFail, where the pod's program ended by itself
 	wait   time.Duration
 }
 
@@ -70,6 +72,9 @@ func next(s situation) step {
 	if for_, ok := duration(s.pod, AnnotationRunFor); ok {
 		if left := s.run.started.Add(for_).Sub(s.now); left > 0 {
 			return reportOr(s, left)
+		}
+		if code := exitCode(s.pod); code != 0 {
+			return step{move: moveFail, code: code}
 		}
 		return step{move: moveSucceed}
 	}
@@ -113,6 +118,15 @@ func duration(pod *corev1.Pod, annotation string) (time.Duration, bool) {
 	return d, err == nil && d >= 0
 }
 
+// exitCode is what the pod's program ends with.
+func exitCode(pod *corev1.Pod) int32 {
+	code, err := strconv.ParseInt(pod.Annotations[AnnotationExitCode], 10, 8)
+	if err != nil {
+		return 0
+	}
+	return int32(code)
+}
+
 func isReady(pod *corev1.Pod) bool {
 	for i := range pod.Status.Conditions {
 		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodReady {
@@ -142,12 +156,15 @@ func running(pod *corev1.Pod, r run, ready bool) corev1.PodStatus {
 }
 
 // ended is the status of a pod whose containers have ended.
-func ended(pod *corev1.Pod, r *run, phase corev1.PodPhase, reason string, now metav1.Time) corev1.PodStatus {
-	code, why := int32(0), "Completed"
-	if phase == corev1.PodFailed {
-		code, why = 137, "Error" // 128 + SIGKILL
+func ended(pod *corev1.Pod, r *run, by step, now metav1.Time) corev1.PodStatus {
+	phase, code, why := corev1.PodSucceeded, int32(0), "Completed"
+	if by.move == moveFail {
+		phase, code, why = corev1.PodFailed, 137, "Error" // 128 + SIGKILL
+		if by.code != 0 {
+			code = by.code
+		}
 	}
-	status := corev1.PodStatus{Phase: phase, Reason: reason}
+	status := corev1.PodStatus{Phase: phase, Reason: by.reason}
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
 		terminated := &corev1.ContainerStateTerminated{ExitCode: code, Reason: why, FinishedAt: now}

@@ -69,6 +69,10 @@ func TestWhatAKubeletDoesToAPod(t *testing.T) {
 		"one whose time is up has succeeded": {
 			pod: podWith(annotated(AnnotationRunFor, "10s")), run: started(10 * time.Second), want: step{move: moveSucceed},
 		},
+		"one whose program ends with an error has failed": {
+			pod: podWith(annotated(AnnotationRunFor, "10s"), annotated(AnnotationExitCode, "3")), run: started(10 * time.Second),
+			want: step{move: moveFail, code: 3},
+		},
 		"a time that nobody can read is none": {
 			pod: podWith(annotated(AnnotationRunFor, "soon")), run: started(time.Hour),
 		},

@@ -32,6 +32,9 @@ const (
 	PluginResource = "nvidia.com/gpu"
 	// AnnotationRunFor is how long a pod runs until it succeeds, a Go duration; without it, for ever.
 	AnnotationRunFor = "sandbox.roundhouse.dev/run-for"
+	// AnnotationExitCode is what a pod ends with when it has run for as long as AnnotationRunFor says; without it 0, which is
+	// success.
+	AnnotationExitCode = "sandbox.roundhouse.dev/exit-code"
 	// AnnotationStopsIn is how long a pod takes to end once it is asked to, a Go duration; its grace period bounds it.
 	AnnotationStopsIn = "sandbox.roundhouse.dev/stops-in"
 	// SystemNamespace is where driver DaemonSets live.
