@@ -124,7 +124,7 @@ func cleared(s *Snapshot) *Decision {
 	if s.unproved() && s.mode() != v1alpha1.ModeObserve {
 		return s.prove()
 	}
-	return s.end(v1alpha1.PhaseSucceeded, ReasonFaultCleared, "the fault is gone without a repair")
+	return s.end(v1alpha1.PhaseSucceeded, ReasonFaultCleared, s.notBackYet("the fault is gone without a repair"))
 }
 
 // rootStillThere says whether the fault the incident began with is reported, under whatever rule.
@@ -180,7 +180,7 @@ func quarantine(s *Snapshot) *Decision {
 		return nil
 	}
 	st := s.status()
-	d := move(s.phase(), ReasonDeviceQuarantined, s.quarantineText())
+	d := move(s.phase(), ReasonDeviceQuarantined, s.alsoByDriver(s.quarantineText()))
 	switch {
 	case slices.Contains(keepReason, st.Phase):
 		d.Reason, d.Message, d.WouldChange = st.Reason, st.Message, st.WouldChange
