@@ -30,6 +30,10 @@ const (
 
 	// CheckNodeCondition is the check that a fault made of somebody else's Node condition names.
 	CheckNodeCondition = "node-condition"
+	// CheckDeviceTaint is the check that a fault made of a DRA driver's own taint on its device names.
+	CheckDeviceTaint = "device-taint"
+	// OwnDomain begins every key of ours, with a slash after it.
+	OwnDomain = "roundhouse.dev"
 
 	// ConditionHealthy is the Node condition that the agent owns.
 	ConditionHealthy = "RoundhouseHealthy"

@@ -60,7 +60,8 @@ type RootFault struct {
 	// +kubebuilder:validation:MaxLength=128
 	// +optional
 	Device string `json:"device,omitempty"`
-	// check is the check that saw it; "node-condition" for a Node condition of somebody else.
+	// check is the check that saw it; "node-condition" for a Node condition of somebody else, "device-taint" for a taint of
+	// a DRA driver's own.
 	// +kubebuilder:validation:MaxLength=64
 	// +optional
 	Check string `json:"check,omitempty"`

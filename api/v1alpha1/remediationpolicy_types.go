@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -77,9 +78,36 @@ type NodeConditionMatch struct {
 	For metav1.Duration `json:"for,omitempty"`
 }
 
+// DeviceTaintMatch matches a taint that a DRA driver itself has put on one of its devices, in its ResourceSlice (KEP-5055).
+type DeviceTaintMatch struct {
+	// key is the taint's, such as gpu.nvidia.com/xid. Roundhouse's own keys are refused.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=316
+	Key string `json:"key"`
+	// values are the taint's values, one of which it must have, such as "79"; without them any.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	// +optional
+	Values []string `json:"values,omitempty"`
+	// effects are the taint's effects, one of which it must have; NoSchedule and NoExecute without them. Drivers put None on
+	// what is only information, such as an application's own error: nothing disruptive may follow from that.
+	// +kubebuilder:validation:MaxItems=3
+	// +kubebuilder:validation:items:Enum=None;NoSchedule;NoExecute
+	// +listType=set
+	// +optional
+	Effects []resourcev1.DeviceTaintEffect `json:"effects,omitempty"`
+	// for is how long it must have been on, as a duration such as 2m.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
+	// +optional
+	For metav1.Duration `json:"for,omitempty"`
+}
+
 // RuleMatch says which faults a rule is for; every field that is set must match.
-// +kubebuilder:validation:XValidation:rule="has(self.classes) || has(self.codes) || has(self.severities) || has(self.scope) || has(self.nodeConditions) || has(self.expression) || (has(self.any) && self.any)",message="match is empty: set classes, codes, severities, scope, nodeConditions or expression, or any: true for every fault"
-// +kubebuilder:validation:XValidation:rule="!has(self.any) || !self.any || !(has(self.classes) || has(self.codes) || has(self.severities) || has(self.scope) || has(self.nodeConditions) || has(self.expression))",message="any: true stands alone"
+// +kubebuilder:validation:XValidation:rule="has(self.classes) || has(self.codes) || has(self.severities) || has(self.scope) || has(self.nodeConditions) || has(self.deviceTaints) || has(self.expression) || (has(self.any) && self.any)",message="match is empty: set classes, codes, severities, scope, nodeConditions, deviceTaints or expression, or any: true for every fault"
+// +kubebuilder:validation:XValidation:rule="!has(self.any) || !self.any || !(has(self.classes) || has(self.codes) || has(self.severities) || has(self.scope) || has(self.nodeConditions) || has(self.deviceTaints) || has(self.expression))",message="any: true stands alone"
 type RuleMatch struct {
 	// any matches every fault the agent reports.
 	// +optional
@@ -108,6 +136,12 @@ type RuleMatch struct {
 	// +listType=atomic
 	// +optional
 	NodeConditions []NodeConditionMatch `json:"nodeConditions,omitempty"`
+	// deviceTaints are taints that DRA drivers put on their devices themselves, one of which must be on. Such a taint is a
+	// fault of that device only where a rule names it here, and for no other rule.
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	// +optional
+	DeviceTaints []DeviceTaintMatch `json:"deviceTaints,omitempty"`
 	// expression is CEL over fault (code, check, device, class, severity, recommended, count, ageSeconds) and node (name,
 	// labels), for what fields cannot say. It must give a bool.
 	// +kubebuilder:validation:MinLength=1
@@ -121,6 +155,7 @@ type RuleMatch struct {
 // +kubebuilder:validation:XValidation:rule="self.response == 'Repair' || (!has(self.when) && !has(self.deadline) && !has(self.atDeadline))",message="when, deadline and atDeadline go with response Repair"
 // +kubebuilder:validation:XValidation:rule="!has(self.when) || self.when == 'Now' || has(self.deadline)",message="when Idle or Window needs a deadline: every wait has one"
 // +kubebuilder:validation:XValidation:rule="!has(self.atDeadline) || has(self.deadline)",message="atDeadline needs a deadline"
+// +kubebuilder:validation:XValidation:rule="self.response != 'Repair' || !has(self.match.deviceTaints) || self.match.deviceTaints.all(t, !has(t.effects) || !('None' in t.effects))",message="response Repair does not go with a deviceTaints effect of None, which is only information; use Quarantine or Ignore"
 type Rule struct {
 	// name is how the rule is called in explanations.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -49,8 +50,26 @@ func (c *cluster) gatherWhy(ctx context.Context, name string) (explain.Snapshot,
 	if s.Records, err = c.recordsOf(ctx, name); err != nil {
 		return s, err
 	}
+	if s.Slices, s.SlicesUnread, err = c.slicesOf(ctx, name); err != nil {
+		return s, err
+	}
 	s.Policies, s.Budgets, s.Holds, err = c.rules(ctx)
 	return s, err
+}
+
+// slicesOf are the node's ResourceSlices; none where the server has no such kind (it came with 1.34). Who may not read them
+// is told what is not known for that.
+func (c *cluster) slicesOf(ctx context.Context, node string) (found []resourcev1.ResourceSlice, unread string, err error) {
+	err = pages(ctx, c, &resourcev1.ResourceSliceList{}, func(l *resourcev1.ResourceSliceList) { found = append(found, l.Items...) },
+		client.MatchingFields{resourcev1.ResourceSliceSelectorNodeName: node})
+	switch {
+	case err == nil, notServed(err):
+		return found, "", nil
+	case apierrors.IsForbidden(err):
+		return nil, "you may not list ResourceSlices, so what DRA drivers themselves say of the devices is not known " +
+			"(ClusterRole roundhouse-planner may)", nil
+	}
+	return nil, "", fmt.Errorf("reading the ResourceSlices of node %s: %w", node, err)
 }
 
 // remediationsOf uses the selectable field, so that the server searches.

@@ -90,10 +90,8 @@ func (c *cluster) gatherPlan(ctx context.Context, node string) (plan.Snapshot, e
 	if s.Node == nil {
 		return s, &foundError{what: fmt.Sprintf("there is no node %q; see kubectl get nodes", node)}
 	}
-	err = pages(ctx, c, &resourcev1.ResourceSliceList{}, func(l *resourcev1.ResourceSliceList) { s.Slices = append(s.Slices, l.Items...) },
-		client.MatchingFields{resourcev1.ResourceSliceSelectorNodeName: node})
-	if err != nil && !notServed(err) {
-		return s, fmt.Errorf("reading the ResourceSlices of node %s: %w", node, err)
+	if s.SlicesUnread != "" {
+		return s, fmt.Errorf("planning for node %s: %s", node, s.SlicesUnread)
 	}
 	return s, c.readPods(ctx, &s.Snapshot)
 }

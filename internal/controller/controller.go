@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	resourceclient "k8s.io/client-go/kubernetes/typed/resource/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -204,6 +205,10 @@ func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper, count
 	if err != nil {
 		return remediation.Options{}, fmt.Errorf("making the client that reads logs: %w", err)
 	}
+	resources, err := resourceclient.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return remediation.Options{}, fmt.Errorf("making the client that watches resource slices: %w", err)
+	}
 	compiled, jobs := &policy.Cache{}, jobRunner(mgr, c, pods)
 	return remediation.Options{
 		Namespace: c.Namespace,
@@ -212,6 +217,7 @@ func remediationOptions(mgr ctrl.Manager, c Config, keeper *budget.Keeper, count
 		Operands:  operands.Operands{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
 		Client:    mgr.GetClient(),
 		Live:      mgr.GetAPIReader(),
+		Slices:    resources.ResourceSlices(),
 		Policies: func(ctx context.Context) (*policy.Set, error) {
 			list := &v1alpha1.RemediationPolicyList{}
 			if err := mgr.GetClient().List(ctx, list); err != nil {

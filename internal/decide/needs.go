@@ -12,6 +12,8 @@ type Needs struct {
 	Handles bool
 	// Rules: where its rules are; the handles must then be those of this moment.
 	Rules bool
+	// Taints: what taints DRA drivers themselves have on the node's devices.
+	Taints bool
 	// Pods: what runs on the node.
 	Pods bool
 	// Foreign: others' claims that are not on the Node itself.
@@ -26,6 +28,12 @@ type Needs struct {
 // makes Next wait. It is asked again once the handles are known: only then is it known whether something is still to be
 // put on, and until nothing is, nothing else matters.
 func Look(s *Snapshot) Needs {
+	needs := look(s)
+	needs.Taints = s.Node != nil && s.Remediation != nil && s.DriverTaints == nil && s.concludes()
+	return needs
+}
+
+func look(s *Snapshot) Needs {
 	if s.Node == nil {
 		return Needs{Slot: true}
 	}

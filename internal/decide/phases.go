@@ -128,7 +128,7 @@ func cleared(s *Snapshot) *Decision {
 	case s.unproved():
 		return s.prove()
 	}
-	return s.end(v1alpha1.PhaseSucceeded, ReasonFaultCleared, "the fault is gone without a repair")
+	return s.end(v1alpha1.PhaseSucceeded, ReasonFaultCleared, s.notBackYet("the fault is gone without a repair"))
 }
 
 // rootStillThere says whether the fault the incident began with is reported, under whatever rule.
@@ -184,7 +184,7 @@ func quarantine(s *Snapshot) *Decision {
 		return nil
 	}
 	st := s.status()
-	d := move(s.phase(), ReasonDeviceQuarantined, s.quarantineText())
+	d := move(s.phase(), ReasonDeviceQuarantined, s.alsoByDriver(s.quarantineText()))
 	switch {
 	case slices.Contains(keepReason, st.Phase):
 		d.Reason, d.Message, d.WouldChange = st.Reason, st.Message, st.WouldChange

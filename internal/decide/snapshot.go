@@ -85,6 +85,8 @@ type Snapshot struct {
 	// empty where nobody has looked.
 	Handles   map[string]Handle
 	Otherwise Offer
+	// DriverTaints are the taints that DRA drivers themselves have on the node's devices; nil where nobody has looked.
+	DriverTaints []DriverTaint
 	// Rules are where the incident's rules are, by name; nil where nobody has looked. LookedAt is when somebody last looked
 	// and found each where it belongs, in boot LookedBoot; zero where this process never did.
 	Rules      map[string]Handle

@@ -31,6 +31,9 @@ func (s *Snapshot) missingProof() string {
 		return "no round of checks is complete after the action"
 	}
 	if ours := s.ours(); len(ours) > 0 {
+		if ours[0].Fault.Check == v1alpha1.CheckDeviceTaint {
+			return ours[0].Fault.Evidence + " is still on " + s.what(ours[0].Fault.Device)
+		}
 		return fmt.Sprintf("%s is still reported on %s", ours[0].Fault.Code, s.what(ours[0].Fault.Device))
 	}
 	return s.unhealthyDevice()
@@ -98,7 +101,7 @@ func proved(s *Snapshot) *Decision {
 		return d
 	}
 	until := s.Now.Add(s.probation())
-	d := move(v1alpha1.PhaseProbation, ReasonVerified, s.provedText())
+	d := move(v1alpha1.PhaseProbation, ReasonVerified, s.notBackYet(s.provedText()))
 	d.WouldChange = "a relapse before " + stamp(until)
 	d.Do, d.Deadline = Unquarantine, &until
 	d.Attempt = s.attempt(v1alpha1.AttemptRepaired, s.provedText())
@@ -107,7 +110,7 @@ func proved(s *Snapshot) *Decision {
 
 // disproved climbs when the node was looked at whole and the fault is there.
 func disproved(s *Snapshot) *Decision {
-	if s.Health == nil || !s.Reporting || len(s.ours()) == 0 || s.Health.Status.CompletedRound == nil ||
+	if s.Health == nil || !s.Reporting || len(slices.DeleteFunc(s.ours(), s.outdated)) == 0 || s.Health.Status.CompletedRound == nil ||
 		s.Health.Status.CompletedRound.BootID != s.Health.Status.BootID || s.roundBefore() {
 		return nil
 	}
@@ -209,7 +212,7 @@ func probationOver(s *Snapshot) *Decision {
 		}
 		return wait(v1alpha1.PhaseProbation, poll, ReasonNotReporting, text, "the agent reports again")
 	}
-	return s.end(v1alpha1.PhaseSucceeded, ReasonProbationClean, "no relapse within "+span(s.probation()))
+	return s.end(v1alpha1.PhaseSucceeded, ReasonProbationClean, s.notBackYet("no relapse within "+span(s.probation())))
 }
 
 // retryApproved begins the ladder anew on a human's word, once a word.

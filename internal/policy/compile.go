@@ -98,6 +98,7 @@ func (c *compiled) compileRules() {
 			}
 		}
 		c.checkNodeConditions(path+".match", spec.Match)
+		c.checkDeviceTaints(path+".match", spec.Match)
 		if spec.When == v1alpha1.WhenWindow && len(c.policy.Spec.Windows) == 0 {
 			c.problem(path+".when", "Window, but spec.windows is empty, so it would never be open; add a window")
 		}

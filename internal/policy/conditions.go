@@ -23,13 +23,16 @@ const (
 )
 
 // ConditionCode is the fault code of a Node condition: NodeCondition/<type>, cut and hashed where that is too long.
-func ConditionCode(conditionType string) string {
-	code := conditionPrefix + conditionType
-	if len(code) <= maxCode {
-		return code
+func ConditionCode(conditionType string) string { return code(conditionPrefix, conditionType) }
+
+// code puts a text after a prefix, cut and hashed where that is too long for a fault's code.
+func code(prefix, text string) string {
+	whole := prefix + text
+	if len(whole) <= maxCode {
+		return whole
 	}
-	sum := sha256.Sum256([]byte(conditionType))
-	return code[:maxCode-hashLength-1] + "-" + hex.EncodeToString(sum[:])[:hashLength]
+	sum := sha256.Sum256([]byte(text))
+	return whole[:maxCode-hashLength-1] + "-" + hex.EncodeToString(sum[:])[:hashLength]
 }
 
 // conditionFaults looks for each condition that a rule names. Two rules may name one condition with different times:

@@ -29,17 +29,19 @@ func (c *compiled) match(fault v1alpha1.Fault, node *corev1.Node, now time.Time)
 func (r rule) matches(fault v1alpha1.Fault, node *corev1.Node, now time.Time) (bool, error) {
 	match := r.spec.Match
 	if match.Any {
-		return fault.Check != v1alpha1.CheckNodeCondition, nil
+		return fault.Check != v1alpha1.CheckNodeCondition && fault.Check != v1alpha1.CheckDeviceTaint, nil
 	}
 	switch {
-	case len(match.Classes) > 0 && !slices.Contains(match.Classes, fault.Class),
+	case fault.Check == v1alpha1.CheckDeviceTaint && len(match.DeviceTaints) == 0, // only a rule that names it means it.
+		len(match.Classes) > 0 && !slices.Contains(match.Classes, fault.Class),
 		len(match.Codes) > 0 && !slices.Contains(match.Codes, fault.Code),
 		len(match.Severities) > 0 && !slices.Contains(match.Severities, fault.Severity),
 		match.Scope != "" && match.Scope != scope(fault),
-		len(match.NodeConditions) > 0 && !matchesCondition(match.NodeConditions, fault, now):
+		len(match.NodeConditions) > 0 && !matchesCondition(match.NodeConditions, fault, now),
+		len(match.DeviceTaints) > 0 && !matchesTaint(match.DeviceTaints, fault, now):
 		return false, nil
 	case r.expression == nil:
-		return len(match.Classes)+len(match.Codes)+len(match.Severities)+len(match.NodeConditions) > 0 || match.Scope != "", nil
+		return len(match.Classes)+len(match.Codes)+len(match.Severities)+len(match.NodeConditions)+len(match.DeviceTaints) > 0 || match.Scope != "", nil
 	}
 	return r.expression.matches(fault, node, now)
 }

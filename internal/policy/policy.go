@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/decide"
 )
 
 // Reasons of the condition Accepted of a policy, and of Governing.
@@ -61,4 +62,19 @@ func (g Governing) ConditionFaults(node *corev1.Node, now time.Time) (faults []v
 		return nil, 0
 	}
 	return conditionFaults(g.Policy, node, now)
+}
+
+// AsksForTaints says whether a rule of the policy names a taint of a DRA driver's.
+func (g Governing) AsksForTaints() bool {
+	return g.Policy != nil && g.Accepted && asksForTaints(g.Policy)
+}
+
+// TaintFaults turns the taints of DRA drivers that the policy's rules name into faults, and the one that an open incident
+// began with, where root is not nil. nextCheck is how long until one has been on for long enough; zero where there is nothing
+// to wait for.
+func (g Governing) TaintFaults(taints []decide.DriverTaint, root *v1alpha1.RootFault, now time.Time) (faults []v1alpha1.Fault, nextCheck time.Duration) {
+	if g.Policy == nil || !g.Accepted {
+		return taintFaults(nil, taints, root, now)
+	}
+	return taintFaults(g.Policy, taints, root, now)
 }

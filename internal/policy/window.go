@@ -150,6 +150,9 @@ func (c *compiled) checkDurations() {
 		for j := range spec.Rules[i].Match.NodeConditions {
 			c.checkDuration(fmt.Sprintf("%s.match.nodeConditions[%d].for", path, j), &spec.Rules[i].Match.NodeConditions[j].For)
 		}
+		for j := range spec.Rules[i].Match.DeviceTaints {
+			c.checkDuration(fmt.Sprintf("%s.match.deviceTaints[%d].for", path, j), &spec.Rules[i].Match.DeviceTaints[j].For)
+		}
 	}
 	for i := range spec.Rungs {
 		c.checkDuration(fmt.Sprintf("spec.rungs[%d](%s).timeout", i, spec.Rungs[i].Name), spec.Rungs[i].Timeout)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
@@ -25,6 +26,8 @@ const HealedByReset = "reset"
 const (
 	// ForeignTaint is the key of the taint of foreign-taint.
 	ForeignTaint = "maintenance.example.com/down"
+	// DriverTaint is the key of the taint of driver-taint, in the manner of gpu.nvidia.com/xid.
+	DriverTaint = Driver + "/xid"
 	// ForeignCondition is the condition of node-condition; node-problem-detector sets one of this name.
 	ForeignCondition corev1.NodeConditionType = "KernelDeadlock"
 )
@@ -91,6 +94,8 @@ func Faults() []FaultKind {
 		{"crash", "the node restarts by itself", false, (*Fleet).crash},
 		{"foreign-cordon", "somebody else cordons the node", false, (*Fleet).cordon},
 		{"foreign-taint", "somebody else taints the node for maintenance", false, (*Fleet).taint},
+		{"driver-taint", "the DRA driver itself taints the GPU in its ResourceSlice, " + DriverTaint + "=79:NoSchedule, until it starts anew", true, (*Fleet).driverTaint},
+		{"driver-restart", "the DRA driver starts anew, and forgets its own taints; so it does when its node reboots", false, (*Fleet).driverRestart},
 		{"heal-device", "the GPU works again; what only a reboot clears stands until one", true, (*Fleet).healDevice},
 		{"heal", "all of the above is undone; what only a reboot clears stands until one", false, (*Fleet).heal},
 	}
@@ -331,6 +336,34 @@ func (f *Fleet) setTaint(ctx context.Context, n *node, key, value string, effect
 	return nil
 }
 
+// driverTaint has the DRA driver taint a device, whatever state that is in. A driver says so of its own accord.
+func (f *Fleet) driverTaint(ctx context.Context, n *node, in Injection) error {
+	if n.offer != OfferDRA {
+		return fmt.Errorf("a device plugin offers its devices (label %s): no DRA driver could taint them", LabelOffer)
+	}
+	n.mu.Lock()
+	if n.driverTaints == nil {
+		n.driverTaints = map[int]resourcev1.DeviceTaint{}
+	}
+	n.driverTaints[in.Device] = resourcev1.DeviceTaint{Key: DriverTaint, Value: "79", Effect: resourcev1.DeviceTaintEffectNoSchedule}
+	n.mu.Unlock()
+	return f.republish(ctx, n)
+}
+
+func (f *Fleet) driverRestart(ctx context.Context, n *node, _ Injection) error {
+	n.mu.Lock()
+	n.driverTaints = nil
+	n.mu.Unlock()
+	return f.republish(ctx, n)
+}
+
+// republish has the driver publish its devices now.
+func (f *Fleet) republish(ctx context.Context, n *node) error {
+	n.tending.Lock()
+	defer n.tending.Unlock()
+	return f.offer(ctx, n, false)
+}
+
 // healDevice undoes what was done to one device, as one that recovers by itself.
 func (f *Fleet) healDevice(_ context.Context, n *node, in Injection) error {
 	n.machine.Break(n.devices[in.Device].Address, fake.Break{})
@@ -341,7 +374,7 @@ func (f *Fleet) healDevice(_ context.Context, n *node, in Injection) error {
 // heal undoes whatever was done to a node.
 func (f *Fleet) heal(ctx context.Context, n *node, _ Injection) error {
 	n.mu.Lock()
-	n.dead, n.relapse = false, nil
+	n.dead, n.relapse, n.driverTaints = false, nil, nil
 	n.mu.Unlock()
 	n.setHung(false)
 	for i := range n.devices {
@@ -354,6 +387,9 @@ func (f *Fleet) heal(ctx context.Context, n *node, _ Injection) error {
 		return err
 	}
 	if err := f.setCondition(ctx, n, ForeignCondition, corev1.ConditionFalse, "KernelHasNoDeadlock", "kernel has no deadlock"); err != nil {
+		return err
+	}
+	if err := f.republish(ctx, n); err != nil {
 		return err
 	}
 	if f.o.many() {

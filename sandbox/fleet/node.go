@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -55,6 +56,8 @@ type node struct {
 	dead    bool // the agent's program ends as soon as it starts
 	hung    bool
 	relapse *Injection
+	// driverTaints are what the DRA driver says of its devices, by slot. It forgets them when it starts anew.
+	driverTaints map[int]resourcev1.DeviceTaint
 }
 
 // itself is what the token of an agent is bound to that is no pod.
@@ -147,6 +150,9 @@ func (f *Fleet) comeUp(ctx context.Context, n *node, boot int) error {
 	if err != nil {
 		return fmt.Errorf("booting node %s: %w", n.name, err)
 	}
+	n.mu.Lock()
+	n.driverTaints = nil // the driver starts anew with its node
+	n.mu.Unlock()
 	if err := f.offer(ctx, n, true); err != nil {
 		return err
 	}
@@ -229,6 +235,9 @@ func (f *Fleet) offerByDRA(ctx context.Context, n *node, there []machine.PCIDevi
 		generation = old.Spec.Pool.Generation
 	}
 	slice := newSlice(n.name, generation, n.offered(there, f.o.ShiftNames))
+	if old != nil {
+		keepTimes(slice.Spec.Devices, old.Spec.Devices)
+	}
 	slices := f.kube.ResourceV1().ResourceSlices()
 	var stored *resourcev1.ResourceSlice
 	var err error
@@ -268,12 +277,32 @@ func (n *node) keepSlice(s *resourcev1.ResourceSlice) {
 
 func sameDevices(a, b []resourcev1.Device) bool {
 	return slices.EqualFunc(a, b, func(x, y resourcev1.Device) bool {
-		return x.Name == y.Name && equality.Semantic.DeepEqual(x.Attributes, y.Attributes)
+		return x.Name == y.Name && equality.Semantic.DeepEqual(x.Attributes, y.Attributes) && equality.Semantic.DeepEqual(x.Taints, y.Taints)
 	})
+}
+
+// keepTimes keeps since when the API server has known of a taint: it would set that anew (k8s.io/api/resource/v1, DeviceTaint).
+func keepTimes(devices, old []resourcev1.Device) {
+	for i := range devices {
+		for j := range devices[i].Taints {
+			t := &devices[i].Taints[j]
+			for _, before := range old {
+				k := slices.IndexFunc(before.Taints, func(o resourcev1.DeviceTaint) bool {
+					return o.Key == t.Key && o.Value == t.Value && o.Effect == t.Effect
+				})
+				if before.Name == devices[i].Name && k >= 0 {
+					t.TimeAdded = before.Taints[k].TimeAdded
+				}
+			}
+		}
+	}
 }
 
 // offered names the devices that are there: by their slot, or, where names shift, by the order in which they are found.
 func (n *node) offered(there []machine.PCIDevice, shift bool) []offered {
+	n.mu.Lock()
+	taints := maps.Clone(n.driverTaints)
+	n.mu.Unlock()
 	var out []offered
 	for i := range n.devices {
 		d := &n.devices[i]
@@ -284,7 +313,11 @@ func (n *node) offered(there []machine.PCIDevice, shift bool) []offered {
 		if shift {
 			number = len(out)
 		}
-		out = append(out, offered{name: "gpu-" + strconv.Itoa(number), device: d})
+		one := offered{name: "gpu-" + strconv.Itoa(number), device: d}
+		if t, ok := taints[i]; ok {
+			one.taints = []resourcev1.DeviceTaint{t}
+		}
+		out = append(out, one)
 	}
 	return out
 }

@@ -101,6 +101,7 @@ func readyCondition(ready bool, now metav1.Time) corev1.NodeCondition {
 type offered struct {
 	name   string
 	device *fake.Device
+	taints []resourcev1.DeviceTaint
 }
 
 // newSlice is the ResourceSlice of a node: one pool a node, named after it, as node-local drivers do (KEP-4381).
@@ -114,7 +115,7 @@ func newSlice(node string, generation int64, devices []offered) *resourcev1.Reso
 	}
 	for _, d := range devices {
 		slice.Spec.Devices = append(slice.Spec.Devices, resourcev1.Device{
-			Name: d.name,
+			Name: d.name, Taints: d.taints,
 			Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{
 				"type":        {StringValue: ptr.To("gpu")},
 				"uuid":        {StringValue: ptr.To(d.device.UUID)},

@@ -58,6 +58,9 @@ func (s *Snapshot) lookAheadWithout(w *Why) {
 	case Healthy:
 		w.Waiting = []Fact{{Text: "nothing"}}
 		w.Changes = []string{"a check that fails, or a Node condition that a rule names"}
+		if slices.ContainsFunc(s.driverTaints(), decide.DriverTaint.KeepsOut) {
+			w.Changes = append(w.Changes, "a rule that names the driver's taint (match.deviceTaints), which makes a fault of it")
+		}
 	case Unknown:
 		w.Waiting, w.Changes = s.blindness()
 	case NoAgent:

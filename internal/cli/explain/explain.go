@@ -104,7 +104,7 @@ func (s *Snapshot) stateWithoutIncident() State {
 	}
 	switch s.Health.Status.Summary {
 	case v1alpha1.SummaryHealthy:
-		if s.faulty() { // by a condition that somebody else writes
+		if s.faulty() { // by a condition that somebody else writes, or a driver's taint
 			return Faulty
 		}
 		return Healthy
@@ -181,6 +181,10 @@ func (s *Snapshot) meaning(r *v1alpha1.Remediation, w *Why) string {
 		if n := len(s.holds()); n > 0 {
 			return meanings[Healthy] + "; held all the same"
 		}
+	case Probation:
+		if back := s.notBack(r, w); back != "" {
+			return back + "; watched, and a relapse climbs a rung"
+		}
 	default:
 	}
 	return meanings[w.State]
@@ -204,6 +208,9 @@ func (s *Snapshot) whyCancelled(r *v1alpha1.Remediation, w *Why) string {
 // howItEnded says how an incident ended well.
 func (s *Snapshot) howItEnded(r *v1alpha1.Remediation) string {
 	how, left := "repaired, proved and in service", "nothing of ours is left on the node"
+	if slices.ContainsFunc(r.Spec.Devices, s.keptByDriver) {
+		how = "repaired and proved, but not in service before its DRA driver takes its own taint off"
+	}
 	if len(r.Status.Attempts) == 0 {
 		how = "the fault went away without a repair"
 	}

@@ -44,8 +44,27 @@ func reciteMatch(m *v1alpha1.RuleMatch) string {
 		conditions = append(conditions, said)
 	}
 	add("condition", oneOf(conditions))
+	add("driver's taint", oneOf(reciteTaints(m.DeviceTaints)))
 	add("CEL", text.Clean(m.Expression))
 	return strings.Join(parts, ", ")
+}
+
+func reciteTaints(taints []v1alpha1.DeviceTaintMatch) []string {
+	var out []string
+	for _, t := range taints {
+		said := t.Key
+		if len(t.Values) > 0 {
+			said += "=" + strings.Join(t.Values, "|")
+		}
+		if len(t.Effects) > 0 {
+			said += ":" + oneOf(t.Effects)
+		}
+		if t.For.Duration > 0 {
+			said += " for " + text.Duration(t.For.Duration)
+		}
+		out = append(out, said)
+	}
+	return out
 }
 
 // oneOf says "a, b or c".

@@ -39,14 +39,14 @@ func (w *Why) Render(p *text.Page, wide bool) {
 	head = strings.Replace(head, w.State.Word(), p.Tint(tones[w.State], w.State.Word()), 1)
 	p.Line(head + strings.Repeat(" ", pad) + p.Clock.Minute(w.At.Time))
 
-	p.Section("What", facts(p, w.What)...)
-	p.Section("Proof", facts(p, w.Proof)...)
-	p.Section("Not seen", facts(p, w.NotSeen)...)
+	p.Section("What", Facts(p, w.What)...)
+	p.Section("Proof", Facts(p, w.Proof)...)
+	p.Section("Not seen", Facts(p, w.NotSeen)...)
 	p.Section("Done", w.done(p, wide)...)
 	p.Section("Would do", local(p, w.WouldDo)...)
 	p.Section("Next", local(p, w.Next)...)
 	p.Section("At risk", local(p, w.AtRisk)...)
-	p.Section("Waiting", facts(p, w.Waiting)...)
+	p.Section("Waiting", Facts(p, w.Waiting)...)
 	p.Section("Changes", local(p, w.Changes)...)
 	if w.Deadline != nil {
 		p.Section("Deadline", p.Clock.Until(w.Deadline.At.Time)+", then: "+p.Clock.Localize(w.Deadline.Then))
@@ -74,7 +74,8 @@ func local(p *text.Page, lines []string) []string {
 	return out
 }
 
-func facts(p *text.Page, facts []Fact) []string {
+// Facts are the lines of facts, each with since when.
+func Facts(p *text.Page, facts []Fact) []string {
 	out := make([]string, 0, len(facts))
 	for _, f := range facts {
 		if f.Text == "" {

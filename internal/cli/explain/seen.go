@@ -60,7 +60,7 @@ func (s *Snapshot) devices(r *v1alpha1.Remediation) Devices {
 		return out
 	}
 	for _, d := range s.Health.Status.Devices {
-		kept := r != nil && bad[d.ID] && len(r.Status.Quarantined) > 0
+		kept := r != nil && bad[d.ID] && len(r.Status.Quarantined) > 0 || s.keptByDriver(d.ID)
 		if !kept && d.Health != v1alpha1.DeviceUnhealthy && d.Health != v1alpha1.DeviceMissing {
 			out.Serving++
 		}
@@ -101,6 +101,10 @@ func (s *Snapshot) what(r *v1alpha1.Remediation, w *Why) []Fact {
 		out = append(out, Fact{Text: "the agent knows of no accelerator on this node"})
 	}
 	out = append(out, heldBy(w.Devices.Holders)...)
+	out = append(out, s.byDriver()...)
+	if said := s.notBack(r, w); said != "" {
+		out = append(out, Fact{Text: said})
+	}
 	if w.Devices.Total > 0 {
 		out = append(out, Fact{Text: s.serving(w)})
 	}
@@ -326,6 +330,9 @@ func (s *Snapshot) notSeen() []Fact {
 			Text:  strings.TrimSuffix("the agent does not report: "+text.Clean(condition.Message), ": "),
 			Since: &condition.LastTransitionTime,
 		})
+	}
+	if s.SlicesUnread != "" {
+		out = append(out, Fact{Text: s.SlicesUnread})
 	}
 	if s.Health == nil {
 		return out

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -37,6 +38,9 @@ type Snapshot struct {
 	Pods         []corev1.Pod
 	Claims       occupancy.Claims
 	ClaimsUntold string
+	// Slices are the node's ResourceSlices; SlicesUnread says why they could not be read.
+	Slices       []resourcev1.ResourceSlice
+	SlicesUnread string
 
 	// rules is what Explain found to govern the node, by the controller's own code.
 	rules policy.Governing
@@ -175,7 +179,8 @@ func (s *Snapshot) faults(r *v1alpha1.Remediation) []v1alpha1.Fault {
 	}
 	if s.Node != nil {
 		conditions, _ := s.rules.ConditionFaults(s.Node, s.Now)
-		now = append(now, conditions...)
+		taints, _ := s.rules.TaintFaults(s.driverTaints(), nil, s.Now)
+		now = slices.Concat(now, conditions, taints)
 	}
 	if len(now) > 0 {
 		return now

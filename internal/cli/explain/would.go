@@ -232,7 +232,8 @@ func (s *Snapshot) matchedNow(r *v1alpha1.Remediation, p *v1alpha1.RemediationPo
 		faults = append(faults, s.Health.Status.Faults...)
 	}
 	conditions, _ := governing.ConditionFaults(node, s.Now)
-	for _, f := range append(faults, conditions...) {
+	taints, _ := governing.TaintFaults(s.driverTaints(), &r.Spec.Root, s.Now)
+	for _, f := range slices.Concat(faults, conditions, taints) {
 		rule, err := governing.Match(f, node, s.Now)
 		began := isRoot(r)(f)
 		if began && (err != nil || !governing.Accepted) {
@@ -306,6 +307,7 @@ func (s *Snapshot) proof(r *v1alpha1.Remediation, w *Why) (waiting, changes stri
 		d.NotReportingWhy = text.Clean(condition.Message)
 	}
 	d.Faults, _ = s.matchedNow(r, p)
+	d.DriverTaints = s.driverTaints()
 	next := decide.Next(d)
 	if next.Phase != v1alpha1.PhaseVerifying {
 		return "the controller's next decision: " + text.Clean(next.Message), ""

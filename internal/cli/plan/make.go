@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -24,8 +23,6 @@ type Snapshot struct {
 	explain.Snapshot
 	// Assume are devices, by ID or slot, that the plan takes to be bad too.
 	Assume []string
-	// Slices are the node's.
-	Slices []resourcev1.ResourceSlice
 }
 
 // UnknownDeviceError is a device that the node does not have.
@@ -44,7 +41,7 @@ func (e *UnknownDeviceError) Error() string {
 
 // Make plans for one node.
 func Make(s Snapshot) (*Plan, error) {
-	p := &Plan{APIVersion: explain.Version, Kind: "Plan", Node: s.Name, At: metav1.NewTime(s.Now)}
+	p := &Plan{APIVersion: explain.Version, Kind: "Plan", Node: s.Name, At: metav1.NewTime(s.Now), ByDriver: s.ByDriver()}
 	governing := policy.Compile(s.Policies).For(s.Node)
 	d := s.draft(governing)
 	p.draft = d
@@ -112,7 +109,13 @@ func (s *Snapshot) draft(governing policy.Governing) *decide.Snapshot {
 		faults = append(faults, d.Health.Status.Faults...)
 	}
 	conditions, _ := governing.ConditionFaults(s.Node, s.Now)
-	for _, f := range append(faults, conditions...) {
+	d.DriverTaints = occupancy.DriverTaints(s.Slices)
+	var root *v1alpha1.RootFault
+	if d.Remediation != nil {
+		root = &d.Remediation.Spec.Root
+	}
+	taints, _ := governing.TaintFaults(d.DriverTaints, root, s.Now)
+	for _, f := range slices.Concat(faults, conditions, taints) {
 		rule, err := governing.Match(f, s.Node, s.Now)
 		if err != nil {
 			rule = nil // nothing is done about it until a human has seen to the rule.

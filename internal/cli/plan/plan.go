@@ -28,6 +28,8 @@ type Plan struct {
 	Assuming string `json:"assuming"`
 	// Devices are the bad ones that the plan is about; none where it is about the node as a whole.
 	Devices []explain.Device `json:"devices,omitempty"`
+	// ByDriver says which devices their DRA driver itself taints.
+	ByDriver []explain.Fact `json:"byDriver,omitempty"`
 
 	Rungs []Rung `json:"rungs,omitempty"`
 	// NoRungs says why there are none.

@@ -31,6 +31,7 @@ func (p *Plan) Render(page *text.Page, wide bool) {
 		bad = append(bad, explain.Name(d))
 	}
 	page.Section("Bad", text.Bounded(bad, limit))
+	page.Section("Driver", explain.Facts(page, p.ByDriver)...)
 	page.Section("Ladder", p.NoRungs)
 	if len(p.Rungs) > 0 {
 		page.Section("Ladder", text.Table([]string{"RUNG", "ACTION", "EMPTIES", "MOVES", "AT RISK", "TOUCHES", "WHEN"}, p.rows())...)

@@ -40,6 +40,8 @@ type Options struct {
 	Client client.Client
 	// Live asks the API server.
 	Live client.Reader
+	// Slices lists and watches ResourceSlices, while a policy asks for drivers' taints; nil watches none.
+	Slices Slices
 	// Policies gives the compiled policies.
 	Policies func(ctx context.Context) (*policy.Set, error)
 	// Budgets takes and frees slots.
@@ -94,6 +96,8 @@ type Reconciler struct {
 	placed sync.Map
 	// looked holds, by UID, when it was last seen that an incident's rules are where they belong.
 	looked sync.Map
+	// drivers knows of the taints of DRA drivers' own; nil watches none.
+	drivers *driverTaints
 	// claims remembers which devices a pod's claim was given.
 	claims *lru.Cache
 	// told holds, by UID, when the status of an incident was last written.
@@ -237,7 +241,7 @@ type work struct {
 	// fresh and nodeFresh say that rem and node are as the server had them a moment ago, by a guarded write or a live
 	// read of this Reconcile.
 	fresh, nodeFresh bool
-	// nextCheck is when a Node condition will have lasted long enough to be a fault.
+	// nextCheck is when a Node condition or a driver's taint will have lasted long enough to be a fault.
 	nextCheck time.Duration
 	// over are the node's incidents that are over.
 	over []*v1alpha1.Remediation

@@ -43,6 +43,11 @@ func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, err
 		}
 		needs = decide.Look(s)
 	}
+	if needs.Taints {
+		if err := r.taints(ctx, w, s); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.slot(ctx, w, s, needs); err != nil {
 		return nil, err
 	}
@@ -95,6 +100,11 @@ func (r *Reconciler) gatherNode(ctx context.Context, w *work, s *decide.Snapshot
 		return err
 	}
 	s.Holds = holds
+	if asksForTaints(w, governing.AsksForTaints()) {
+		if err := r.taints(ctx, w, s); err != nil {
+			return err
+		}
+	}
 	return matchFaults(ctx, w, s, governing)
 }
 
@@ -145,8 +155,15 @@ func matchFaults(ctx context.Context, w *work, s *decide.Snapshot, governing pol
 		faults = slices.Clone(s.Health.Status.Faults)
 	}
 	conditions, next := governing.ConditionFaults(s.Node, s.Now)
-	w.nextCheck = next
-	for _, f := range append(faults, conditions...) {
+	var root *v1alpha1.RootFault
+	if w.rem != nil {
+		root = &w.rem.Spec.Root
+	}
+	taints, nextTaint := governing.TaintFaults(s.DriverTaints, root, s.Now)
+	if w.nextCheck = next; next == 0 || nextTaint > 0 && nextTaint < next {
+		w.nextCheck = nextTaint
+	}
+	for _, f := range slices.Concat(faults, conditions, taints) {
 		rule, err := governing.Match(f, s.Node, s.Now)
 		if err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "A rule's expression failed; nothing is done about the fault", "fault", f.Code)

@@ -26,6 +26,8 @@ type offers struct {
 	// otherwise is how a device is offered that no slice lists: not any more where the node has slices; by a device
 	// plugin where it has none.
 	otherwise decide.Offer
+	// taints are those that drivers themselves have on the devices.
+	taints []decide.DriverTaint
 	// current says that the look saw everything that had been written before it; at is when it was.
 	current bool
 	at      time.Time
@@ -51,6 +53,9 @@ func (r *Reconciler) handles(ctx context.Context, w *work, s *decide.Snapshot, r
 		w.offers = offers
 	}
 	s.Handles, s.Otherwise, s.Dropped = w.offers.handles, w.offers.otherwise, dropped(s.Node, s.Health)
+	if s.DriverTaints == nil {
+		s.DriverTaints = w.offers.taints
+	}
 	if !rules {
 		return nil
 	}
@@ -145,7 +150,7 @@ func (r *Reconciler) look(ctx context.Context, node string, current bool) (*offe
 	if len(list.Items) > 0 {
 		o.otherwise = decide.NotOffered
 	}
-	o.handles = occupancy.Resolve(list.Items)
+	o.handles, o.taints = occupancy.Resolve(list.Items), occupancy.DriverTaints(list.Items)
 	return o, nil
 }
 

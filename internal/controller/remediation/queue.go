@@ -71,6 +71,9 @@ func enqueue(nodes handler.MapFunc, presses func(before, after client.Object) bo
 		DeleteFunc: func(ctx context.Context, e event.TypedDeleteEvent[client.Object], q queue) {
 			add(ctx, q, e.Object, e.Object)
 		},
+		GenericFunc: func(ctx context.Context, e event.TypedGenericEvent[client.Object], q queue) {
+			add(ctx, q, nil, e.Object)
+		},
 	}
 }
 

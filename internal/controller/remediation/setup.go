@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/claim"
@@ -41,7 +42,18 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	if err := mgr.Add(&adopter{Options: o}); err != nil {
 		return fmt.Errorf("adding the search for what nobody owns: %w", err)
 	}
-	return ctrl.NewControllerManagedBy(mgr).
+	loop := ctrl.NewControllerManagedBy(mgr)
+	if o.Slices != nil {
+		r.drivers = newDriverTaints(o.Slices, func(ctx context.Context) (bool, error) {
+			set, err := o.Policies(ctx)
+			return err == nil && set.AsksForTaints(), err
+		})
+		if err := mgr.Add(r.drivers); err != nil {
+			return fmt.Errorf("adding the watch for drivers' taints: %w", err)
+		}
+		loop = loop.WatchesRawSource(source.Channel(r.drivers.events, enqueue(byName, always)))
+	}
+	return loop.
 		Named("remediation").
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: max(1, o.Workers), SkipNameValidation: ptr.To(true), RateLimiter: debounce.Backoff(), NewQueue: r.newQueue,
@@ -49,11 +61,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		Watches(&v1alpha1.NodeHealth{}, enqueue(byName, news), builder.WithPredicates(r.healthMatters())).
 		Watches(&v1alpha1.Remediation{}, enqueue(byRemediation, nil), builder.WithPredicates(asked())).
 		Watches(&corev1.Node{}, enqueue(byName, nil), builder.WithPredicates(nodeMatters())).
-		Watches(&v1alpha1.RemediationPolicy{}, enqueue(r.openNodes, nil), builder.WithPredicates(policyMatters())).
+		Watches(&v1alpha1.RemediationPolicy{}, enqueue(r.taintedNodes, nil), builder.WithPredicates(policyMatters())).
 		Watches(&v1alpha1.RemediationHold{}, enqueue(r.openNodes, nil)).
 		Watches(&v1alpha1.NodeDisruptionBudget{}, enqueue(r.waitingNodes, nil), builder.WithPredicates(slotFreed())).
 		Complete(r)
 }
+
+// always says that what a driver tells presses: a bad device may have to be kept out.
+func always(client.Object, client.Object) bool { return true }
 
 func byName(_ context.Context, obj client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: obj.GetName()}}}
