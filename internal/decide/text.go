@@ -186,5 +186,9 @@ func (s *Snapshot) provedText() string {
 			links = fmt.Sprintf(", x%d at %s GT/s", l.Width, l.GTs)
 		}
 	}
-	return fmt.Sprintf("boot %s, %d of %d devices healthy%s", st.BootID, good, len(st.Devices), links)
+	burnt := ""
+	if run := s.burning(); run != nil && run.State == v1alpha1.RemedySucceeded {
+		burnt = ", burn-in " + run.BurnIn.PodTemplateRef.Name + " passed"
+	}
+	return fmt.Sprintf("boot %s, %d of %d devices healthy%s%s", st.BootID, good, len(st.Devices), links, burnt)
 }

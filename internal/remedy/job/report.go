@@ -92,7 +92,8 @@ func (r *Runner) judge(ctx context.Context, job *batchv1.Job) (Outcome, error) {
 		}
 		return o, nil
 	}
-	o.Log = r.log(ctx, last)
+	var read bool
+	o.Log, read = r.log(ctx, last)
 	if end.Type == batchv1.JobComplete {
 		o.Progress = remedy.Succeeded(fmt.Sprintf("Job %s is complete", name))
 		return o, nil
@@ -101,7 +102,7 @@ func (r *Runner) judge(ctx context.Context, job *batchv1.Job) (Outcome, error) {
 	if status := failed(last); status != nil {
 		message += fmt.Sprintf("; container %s %s", status.Name, pod.Ended(status.State.Terminated))
 	}
-	if o.Log != "" {
+	if read && o.Log != "" {
 		message += "; its log ends: " + tail(o.Log, quotedLog)
 	}
 	o.Progress = remedy.Failed(remedy.Cut(clean(message)))
@@ -156,10 +157,11 @@ func failed(last *corev1.Pod) *corev1.ContainerStatus {
 	return nil
 }
 
-// log is the end of what the Job's pod has written: of the container that failed, or of the first.
-func (r *Runner) log(ctx context.Context, last *corev1.Pod) string {
+// log is the end of what the Job's pod has written: of the container that failed, or of the first. Where it cannot be read it
+// says why: the verdict is the Job's, the log only says more.
+func (r *Runner) log(ctx context.Context, last *corev1.Pod) (text string, read bool) {
 	if r.Logs == nil || last == nil || len(last.Spec.Containers) == 0 {
-		return ""
+		return "", false
 	}
 	container := last.Spec.Containers[0].Name
 	if status := failed(last); status != nil {
@@ -167,10 +169,9 @@ func (r *Runner) log(ctx context.Context, last *corev1.Pod) string {
 	}
 	text, err := r.Logs.Tail(ctx, last.Namespace, last.Name, container)
 	if err != nil {
-		// The verdict is the Job's; the log only says more.
-		return tail(clean(fmt.Sprintf("the log could not be read: %v", err)), MaxLog)
+		return tail(clean(fmt.Sprintf("the log could not be read: %v", err)), MaxLog), false
 	}
-	return tail(strings.TrimSpace(clean(text)), MaxLog)
+	return tail(strings.TrimSpace(clean(text)), MaxLog), true
 }
 
 // clean drops what no terminal and no YAML should be given: what is not UTF-8, and control characters.
