@@ -1,11 +1,13 @@
 package neighbours
 
 import (
+	"context"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,6 +24,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy/external"
+	"github.com/roundhouse-dev/roundhouse/sandbox/controlplane"
 )
 
 const snrGroup = "self-node-remediation.medik8s.io"
@@ -30,6 +33,19 @@ var (
 	snr  = schema.GroupVersionKind{Group: snrGroup, Version: "v1alpha1", Kind: "SelfNodeRemediation"}
 	noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 )
+
+// remediatorFiles names a directory with the CRDs that Self Node Remediation publishes (config/crd/bases of its repository), to
+// run these tests on them and not on remediatorCRDs.
+const remediatorFiles = "ROUNDHOUSE_MEDIK8S_CRDS"
+
+// installRemediator installs the kinds of Self Node Remediation.
+func installRemediator(ctx context.Context, cp *controlplane.ControlPlane) error {
+	dir := os.Getenv(remediatorFiles)
+	if dir == "" {
+		return cp.ApplyObjects(ctx, remediatorCRDs()...)
+	}
+	return cp.Apply(ctx, os.DirFS(dir), snrGroup+"_selfnoderemediations.yaml", snrGroup+"_selfnoderemediationtemplates.yaml")
+}
 
 // remediatorCRDs are the two kinds of medik8s's Self Node Remediation with the fields, the enumeration and the scope of
 // its published CRDs (v0.13, api/v1alpha1). They are written down here because its Go module cannot be had from every

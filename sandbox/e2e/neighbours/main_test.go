@@ -62,7 +62,7 @@ func TestMain(m *testing.M) {
 		if err := cp.Apply(ctx, karpenter, "pkg/apis/crds/karpenter.sh_nodeclaims.yaml", "pkg/apis/crds/karpenter.sh_nodepools.yaml"); err != nil {
 			return err
 		}
-		if err := cp.ApplyObjects(ctx, remediatorCRDs()...); err != nil {
+		if err := installRemediator(ctx, cp); err != nil {
 			return err
 		}
 		return lead(ctx, cp)
