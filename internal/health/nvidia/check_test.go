@@ -11,7 +11,7 @@ import (
 const gpu3 = "0000:5d:00.0"
 
 func TestAHealthyNodePasses(t *testing.T) {
-	for _, name := range []string{"h100x8", "v100x4", "a100x2-mig", "h200x1-captured", "h200x1-captured-load"} {
+	for _, name := range []string{"h100x8", "v100x4", "a100x2-mig", "h100x1-captured", "h200x1-captured", "h200x1-captured-load"} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, name)
 			for range 12 {

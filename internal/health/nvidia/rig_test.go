@@ -24,8 +24,8 @@ var t0 = time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
 
 // fixture reads a report of testdata. They have the shape of what the NVML helper gives: the values and the errors of the
 // calls that failed, by the names of nvml.h. h100x8 is an HGX board of eight at full work, v100x4 a board of before A100,
-// a100x2-mig two cards of which one is split. The two h200x1-captured were printed by roundhouse-nvml -pretty on a virtual
-// machine with one H200, driver 580.159.04, idle and multiplying matrices; identities were replaced.
+// a100x2-mig two cards of which one is split. Those captured were printed by roundhouse-nvml -pretty on virtual machines with one
+// H100 and one H200, driver 580.159.04, idle and multiplying matrices; identities were replaced.
 func fixture(t testing.TB, name string) machine.NVMLReport {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("testdata", name+".json"))
