@@ -26,6 +26,8 @@ func underLoad(s *Snapshot) *Decision {
 		return nil
 	}
 	switch {
+	case run == nil && s.Otherwise == "":
+		return wait(v1alpha1.PhaseVerifying, time.Second, ReasonVerifying, "how the node's devices are offered could not be looked at", "the API server answers")
 	case run == nil:
 		return s.beginBurnIn(*how)
 	case run.State == v1alpha1.RemedySucceeded:

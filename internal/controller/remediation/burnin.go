@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
@@ -94,10 +95,16 @@ func (r *Reconciler) burns(st *v1alpha1.RemediationStatus, run v1alpha1.BurnInRu
 // endBurnIn deletes the Job of a burn-in that is not over, and gives its devices back.
 func (r *Reconciler) endBurnIn(ctx context.Context, w *work) error {
 	run := w.rem.Status.Step.BurnIn
-	if run == nil || run.State == v1alpha1.RemedyRefused || r.BurnIns == nil {
+	if run == nil || r.BurnIns == nil {
 		return nil
 	}
-	if err := r.BurnIns.End(ctx, burnInJob(w, *run)); err != nil {
+	err := r.BurnIns.End(ctx, burnInJob(w, *run))
+	if err != nil && run.State == v1alpha1.RemedyRefused {
+		// Where it may not be made it may not be looked for either. What is there all the same ends by its own deadline.
+		ctrl.LoggerFrom(ctx).Error(err, "Looking whether something is left of a burn-in that was refused", "burnIn", run.ID)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("ending burn-in %s: %w", run.ID, err)
 	}
 	return nil
