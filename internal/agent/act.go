@@ -12,6 +12,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/health"
+	"github.com/roundhouse-dev/roundhouse/internal/machine"
 	"github.com/roundhouse-dev/roundhouse/internal/remedy"
 )
 
@@ -279,7 +280,9 @@ func (n *Node) outcome(ctx context.Context, action v1alpha1.Action, report remed
 		// An agent that is stopped, as it is by the shutdown it asked for, cannot know what the error is worth.
 		return verdict{}, false
 	}
-	if id, bootErr := n.o.Machine.BootID(ctx); bootErr == nil && id != action.BootID {
+	// A machine that is down, which only a fake can be seen to be, has a new boot to come, which tells.
+	id, bootErr := n.o.Machine.BootID(ctx)
+	if errors.Is(bootErr, machine.ErrDown) || bootErr == nil && id != action.BootID {
 		return verdict{}, false
 	}
 	if errors.As(err, &refusal) && len(report.Reset) == 0 {
