@@ -50,7 +50,40 @@ type WorkloadClass struct {
 	Cost InterruptionCost `json:"cost"`
 }
 
+// DrainBy is how a drain stops pods.
+// +kubebuilder:validation:Enum=Evict;Delete;ForceDelete
+type DrainBy string
+
+// The means, each on top of those before. Evict asks for an eviction, which a PodDisruptionBudget may refuse. Delete deletes
+// the pods whose eviction is refused. ForceDelete also removes pods that outlast their grace period from the API without
+// the kubelet's word that they have ended: their processes may still run. None of them stops a pod of cost Never.
+const (
+	DrainByEvict       DrainBy = "Evict"
+	DrainByDelete      DrainBy = "Delete"
+	DrainByForceDelete DrainBy = "ForceDelete"
+)
+
+// DrainEscalation is what a drain does to pods that are still there after a while.
+// +kubebuilder:validation:XValidation:rule="self.by != 'ForceDelete' || !has(self.gracePeriod)",message="gracePeriod goes with Evict and Delete: ForceDelete removes what has outlasted its grace"
+type DrainEscalation struct {
+	// after is how long the drain has lasted when this begins.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
+	After metav1.Duration `json:"after"`
+	// by is the means from then on.
+	By DrainBy `json:"by"`
+	// gracePeriod bounds the time that pods have to end, from then on; their own terminationGracePeriodSeconds where that is
+	// shorter. At least 1s.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$') && duration(self) >= duration('1s')",message="must be a duration of at least 1s, such as 90s, 20m or 12h30m; there is no unit for days"
+	// +optional
+	GracePeriod *metav1.Duration `json:"gracePeriod,omitempty"`
+}
+
 // Drain says how pods are moved.
+// +kubebuilder:validation:XValidation:rule="!has(self.escalate) || self.escalate.all(e, duration(e.after) < duration(has(self.deadline) ? self.deadline : '1h'))",message="escalate[].after must come before the drain's deadline, which is 1h unless drain.deadline says otherwise"
 type Drain struct {
 	// classes say what stopping a pod costs; the first that matches counts.
 	// +kubebuilder:validation:MaxItems=32
@@ -58,10 +91,17 @@ type Drain struct {
 	// +listMapKey=name
 	// +optional
 	Classes []WorkloadClass `json:"classes,omitempty"`
-	// deadline is how long the eviction of pods may take before a human is asked; 1h without it.
+	// deadline is how long a drain may take before a human is asked; 1h without it.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=24
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
+	// escalate says what is done to pods that do not go. Without it, pods are only ever evicted. Delete and ForceDelete need
+	// the right to delete pods, which the chart grants with drain.deletePods.
+	// +kubebuilder:validation:MaxItems=3
+	// +listType=map
+	// +listMapKey=by
+	// +optional
+	Escalate []DrainEscalation `json:"escalate,omitempty"`
 }

@@ -236,6 +236,13 @@ type DrainStatus struct {
 	// +kubebuilder:validation:Enum=Nothing;Device;Node
 	// +optional
 	Scope string `json:"scope,omitempty"`
+	// since is when this drain began; the policy's drain.escalate counts from it.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+	// by is the means it has come to.
+	// +optional
+	By DrainBy `json:"by,omitempty"`
 }
 
 // Evidence is what was saved before the repair that erases it.

@@ -117,6 +117,9 @@ func drainTooLong(s *Snapshot) *Decision {
 	return d
 }
 
+// PodsEnd is what a drain waits for; what it does otherwise follows it.
+const PodsEnd = "the pods end"
+
 // evict moves what must go, and waits for what is going.
 func evict(s *Snapshot) *Decision {
 	p := s.plan()
@@ -126,16 +129,19 @@ func evict(s *Snapshot) *Decision {
 	case p.Empty():
 		return nil
 	}
-	d := wait(v1alpha1.PhaseDraining, s.drainPoll(), ReasonEvicting, s.drainText(s.scope(), *p), "the pods end")
-	d.Drain = s.drainStatus(s.scope(), *p)
+	means, next := s.means()
+	d := wait(v1alpha1.PhaseDraining, s.drainPoll(), ReasonEvicting, s.drainText(s.scope(), *p), PodsEnd+s.nextMeans(next))
+	d.Drain, d.Means = s.drainStatus(s.scope(), *p), means
+	d.Drain.By = means.By
+	hurry := p.Hurry(means, s.Now, s.drainClasses())
 	switch {
-	case len(p.Move) > 0:
-		d.Do, d.Evict = Evict, p.Move
+	case len(p.Move)+len(hurry) > 0:
+		d.Do, d.Evict = Evict, slices.Concat(hurry, p.Move)
 	case len(p.Terminating) > 0:
-		d.Reason, d.Progress = ReasonWaitingForPods, true
+		d.Reason, d.Progress = ReasonWaitingForPods, means.By == s.drainBy()
 	default:
 		d.Reason, d.Message = ReasonEvictionBlocked, s.blockersText()
-		d.WouldChange = "a human stops the pods, or the policy's drain.classes allow it"
+		d.WouldChange = "a human stops the pods, which no escalation does, or the policy's drain.classes allow it"
 	}
 	return d
 }
@@ -236,7 +242,8 @@ func (s *Snapshot) widen(to drain.Scope) *Decision {
 		return d
 	}
 	d := move(v1alpha1.PhaseDraining, ReasonDrainStarted, s.drainText(drain.ScopeNode, *s.NodePlan))
-	d.Drain = s.drainStatus(drain.ScopeNode, *s.NodePlan)
+	until := s.Now.Add(s.drainDeadline())
+	d.Drain, d.Deadline = s.drainBegins(drain.ScopeNode, *s.NodePlan), &until
 	return d
 }
 
@@ -341,7 +348,7 @@ func (s *Snapshot) climb(reason string, result v1alpha1.AttemptResult, text stri
 	d := move(v1alpha1.PhaseDraining, reason, text)
 	at := s.Now.Add(s.drainDeadline())
 	d.Deadline = &at
-	d.Drain = s.drainStatus(s.scope(), drain.Plan{})
+	d.Drain = s.drainBegins(s.scope(), drain.Plan{})
 	d.Attempt = s.attempt(result, text)
 	return d
 }

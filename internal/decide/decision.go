@@ -58,8 +58,9 @@ type Decision struct {
 	Reason, Message, WouldChange string
 	// Requeue is when to look again if nothing changes; 0 is for steps that are followed by another at once.
 	Requeue time.Duration
-	// Evict lists the pods to evict, with Do Evict.
+	// Evict lists the pods to evict, with Do Evict, and Means says how.
 	Evict []drain.Move
+	Means drain.Means
 	// Action is what to ask of the agent, with Do Ask.
 	Action *v1alpha1.Action
 	// Step replaces status.step where it is set.

@@ -314,6 +314,42 @@ func (s *Snapshot) drainDeadline() time.Duration {
 	return defaultDrainDeadline
 }
 
+// means is how the drain under way stops pods by now, and what it does next if they do not go.
+func (s *Snapshot) means() (drain.Means, *v1alpha1.DrainEscalation) {
+	var steps []v1alpha1.DrainEscalation
+	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
+		steps = p.Spec.Drain.Escalate
+	}
+	return drain.MeansAfter(s.Now.Sub(s.drainSince()), steps)
+}
+
+// drainSince is when the drain under way began.
+func (s *Snapshot) drainSince() time.Time {
+	st := s.status()
+	switch {
+	case st.Drain != nil && st.Drain.Since != nil:
+		return st.Drain.Since.Time
+	case st.Since != nil:
+		return st.Since.Time
+	}
+	return s.Now
+}
+
+// drainBy is the means that the drain under way is known to have come to.
+func (s *Snapshot) drainBy() v1alpha1.DrainBy {
+	if d := s.status().Drain; d != nil && d.By != "" {
+		return d.By
+	}
+	return v1alpha1.DrainByEvict
+}
+
+func (s *Snapshot) drainClasses() []v1alpha1.WorkloadClass {
+	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
+		return p.Spec.Drain.Classes
+	}
+	return nil
+}
+
 // waitDeadline is when a Pending incident has waited as long as its rule allows.
 func (s *Snapshot) waitDeadline() time.Time {
 	d := defaultWaitDeadline

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
 )
@@ -215,7 +217,7 @@ func (s *Snapshot) begin(scope drain.Scope, plan drain.Plan) *Decision {
 		return d
 	}
 	d := move(v1alpha1.PhaseDraining, ReasonDrainStarted, s.drainText(scope, plan))
-	d.Drain = s.drainStatus(scope, plan)
+	d.Drain = s.drainBegins(scope, plan)
 	until := s.Now.Add(s.drainDeadline())
 	d.Deadline = &until
 	return d
@@ -227,11 +229,23 @@ func (s *Snapshot) refills(scope drain.Scope) bool {
 	return scope == drain.ScopeNode || scope == drain.ScopeDevice && len(s.RepairDevices()) > len(s.stillBad())
 }
 
+// drainBegins is the status of a drain that begins now: pods are asked kindly first.
+func (s *Snapshot) drainBegins(scope drain.Scope, plan drain.Plan) *v1alpha1.DrainStatus {
+	st, now := s.drainStatus(scope, plan), metav1.NewTime(s.Now)
+	st.Since, st.By = &now, ""
+	return st
+}
+
 func (s *Snapshot) drainStatus(scope drain.Scope, plan drain.Plan) *v1alpha1.DrainStatus {
 	st := &v1alpha1.DrainStatus{Scope: string(scope), PodsLeft: int32(plan.PodsLeft()), WorkAtRisk: drain.Risk(plan.AtRisk),
 		Blockers: plan.Blockers}
-	if old := s.status().Drain; old != nil {
-		st.PodsMoved = old.PodsMoved
+	old := s.status().Drain
+	if old == nil {
+		return st
+	}
+	st.PodsMoved = old.PodsMoved
+	if s.phase() == v1alpha1.PhaseDraining && old.Scope == st.Scope {
+		st.Since, st.By = old.Since, old.By
 	}
 	return st
 }

@@ -153,6 +153,22 @@ func (s *Snapshot) drainText(scope drain.Scope, p drain.Plan) string {
 	return fmt.Sprintf("moving %s off %s; %d stay", count(p.PodsLeft(), "pod"), from, len(p.Left)) + untoldText(&p)
 }
 
+// nextMeans says what is done from when on to pods that have not gone by then.
+func (s *Snapshot) nextMeans(next *v1alpha1.DrainEscalation) string {
+	if next == nil {
+		return ""
+	}
+	does := map[v1alpha1.DrainBy]string{
+		v1alpha1.DrainByEvict:       "are evicted",
+		v1alpha1.DrainByDelete:      "are deleted, whatever their disruption budgets say",
+		v1alpha1.DrainByForceDelete: "that outlast their grace period are removed by force",
+	}[next.By]
+	if next.GracePeriod != nil {
+		does += " with at most " + span(next.GracePeriod.Duration) + " to end"
+	}
+	return "; from " + stamp(s.drainSince().Add(next.After.Duration)) + " on those left " + does
+}
+
 func (s *Snapshot) blockersText() string {
 	var blockers []v1alpha1.Blocker
 	if p := s.plan(); p != nil {

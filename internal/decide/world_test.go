@@ -49,6 +49,8 @@ type world struct {
 	// evicted, asked and withdrawn are what was done; reasons what was said.
 	evicted, asked []string
 	withdrawn      int
+	// stubborn are pods that go only by those means.
+	stubborn map[string]v1alpha1.DrainBy
 	// remedied are the attempts that the controller began itself; remedy is how far the last of them has come.
 	remedied []string
 	remedy   v1alpha1.RemedyState
@@ -247,6 +249,9 @@ func (w *world) plan(s *Snapshot) {
 		}
 	}
 	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: s.RepairDevices()}
+	if w.policy != nil && w.policy.Spec.Drain != nil {
+		in.Classes = w.policy.Spec.Drain.Classes
+	}
 	node := drain.Make(in)
 	in.Scope = drain.ScopeDevice
 	device := drain.Make(in)
@@ -341,6 +346,9 @@ func (w *world) apply(d Decision) Decision {
 		return d
 	case Evict:
 		for _, m := range d.Evict {
+			if by := w.stubborn[m.Pod.Name]; by != "" && by != d.Means.By {
+				continue
+			}
 			w.evicted = append(w.evicted, m.Pod.Name)
 			w.pods = slices.DeleteFunc(w.pods, func(p corev1.Pod) bool { return p.UID == m.Pod.UID })
 		}

@@ -1,8 +1,8 @@
 // Package evict asks the API server to evict a pod, and says what its answer means to us.
 //
-// The meanings are read from pkg/registry/core/pod/storage/eviction.go of Kubernetes v1.37. Evicting is always by the
-// Eviction API: it alone honours PodDisruptionBudgets, and it sets the condition DisruptionTarget that a Job's
-// podFailurePolicy looks for; a plain DELETE does neither.
+// The meanings are read from pkg/registry/core/pod/storage/eviction.go of Kubernetes v1.37. Every pod is asked for by the
+// Eviction API first: it alone honours PodDisruptionBudgets, and it sets the condition DisruptionTarget that a Job's
+// podFailurePolicy looks for. A DELETE, which does neither, comes only after a refusal, and only where the caller says so.
 package evict
 
 import (
@@ -18,6 +18,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -34,6 +35,10 @@ const (
 	Gone Kind = "Gone"
 	// Blocked: a PodDisruptionBudget says not now; ask again after RetryAfter.
 	Blocked Kind = "Blocked"
+	// Deleted: the server accepted a deletion, past a budget that refused the eviction.
+	Deleted Kind = "Deleted"
+	// Forced: the pod is gone from the API; nobody has said that its processes are.
+	Forced Kind = "Forced"
 	// Misconfigured: asking again cannot help until a human changes something; Message says what.
 	Misconfigured Kind = "Misconfigured"
 )
@@ -55,22 +60,59 @@ type Outcome struct {
 	Budgets []string
 }
 
+// How is how hard to ask; the zero value asks for an eviction with the pod's own grace period.
+type How struct {
+	// Grace is the grace period to ask for, in whole seconds, where it is not the pod's own. A pod that is going already is
+	// asked to go sooner.
+	Grace time.Duration
+	// Delete deletes the pod where its eviction is refused.
+	Delete bool
+	// Force removes a pod that is going already from the API, without waiting for the kubelet.
+	Force bool
+}
+
 // Evictor evicts pods. With DryRun the server checks everything and evicts nothing.
 type Evictor struct {
 	Client client.Client
 	DryRun bool
 }
 
-// Evict asks for the eviction of this very pod: a pod of the same name with another UID is left alone. It asks once; an
-// error means that the outcome is unknown, or that we may not ask.
-func (e Evictor) Evict(ctx context.Context, pod *corev1.Pod) (Outcome, error) {
-	if pod.DeletionTimestamp != nil {
-		return Outcome{Kind: Terminating, Message: "it is already being deleted"}, nil
-	}
+// Evict asks for the eviction of this very pod: a pod of the same name with another UID is left alone. It asks once, and
+// where the eviction is refused and how says so, for its deletion; an error means that the outcome is unknown, or that we
+// may not ask.
+func (e Evictor) Evict(ctx context.Context, pod *corev1.Pod, how How) (Outcome, error) {
 	if pod.UID == "" {
 		return Outcome{}, fmt.Errorf("evicting pod %s/%s: its UID is not known", pod.Namespace, pod.Name)
 	}
-	options := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}}
+	if pod.DeletionTimestamp != nil && how.Grace == 0 && !how.Force {
+		return Outcome{Kind: Terminating, Message: "it is already being deleted"}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	if how.Force && pod.DeletionTimestamp != nil {
+		return e.delete(ctx, pod, Forced, ptr.To[int64](0))
+	}
+	var grace *int64
+	if how.Grace > 0 {
+		grace = ptr.To(int64(how.Grace / time.Second))
+	}
+	outcome, err := e.ask(ctx, pod, grace)
+	if err != nil || !how.Delete || (outcome.Kind != Blocked && outcome.Kind != Misconfigured) {
+		return outcome, err
+	}
+	deleted, err := e.delete(ctx, pod, Deleted, grace)
+	if err == nil && deleted.Kind == Misconfigured {
+		// Both say what keeps the pod.
+		outcome.Message += "; " + deleted.Message
+		return outcome, nil
+	}
+	return deleted, err
+}
+
+// ask asks the Eviction API. Of a pod that is going already it shortens the grace period, which no budget keeps it from
+// (eviction.go, canIgnorePDB).
+func (e Evictor) ask(ctx context.Context, pod *corev1.Pod, grace *int64) (Outcome, error) {
+	options := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}, GracePeriodSeconds: grace}
 	var create []client.SubResourceCreateOption
 	if e.DryRun {
 		// Both must say so: eviction.go, propagateDryRun.
@@ -81,8 +123,6 @@ func (e Evictor) Evict(ctx context.Context, pod *corev1.Pod) (Outcome, error) {
 		ObjectMeta:    metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
 		DeleteOptions: options,
 	}
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
-	defer cancel()
 	err := e.Client.SubResource("eviction").Create(ctx, pod.DeepCopy(), eviction, create...)
 	outcome, known := classify(err)
 	if !known {
@@ -90,6 +130,29 @@ func (e Evictor) Evict(ctx context.Context, pod *corev1.Pod) (Outcome, error) {
 	}
 	if outcome.Kind == Misconfigured && len(outcome.Budgets) == 0 {
 		outcome = e.nameBudgets(ctx, pod, outcome)
+	}
+	return outcome, nil
+}
+
+// delete deletes the pod, and calls that kind where the server accepts.
+func (e Evictor) delete(ctx context.Context, pod *corev1.Pod, kind Kind, grace *int64) (Outcome, error) {
+	options := []client.DeleteOption{client.Preconditions{UID: &pod.UID}}
+	if grace != nil {
+		options = append(options, client.GracePeriodSeconds(*grace))
+	}
+	if e.DryRun {
+		options = append(options, client.DryRunAll)
+	}
+	err := e.Client.Delete(ctx, pod.DeepCopy(), options...)
+	if apierrors.IsForbidden(err) {
+		return Outcome{Kind: Misconfigured, Message: "the controller may not delete pods: install the chart with drain.deletePods=true"}, nil
+	}
+	outcome, known := classify(err)
+	if !known {
+		return Outcome{}, fmt.Errorf("deleting pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	if outcome.Kind == Evicted {
+		outcome.Kind = kind
 	}
 	return outcome, nil
 }

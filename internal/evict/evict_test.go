@@ -48,7 +48,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // newClient is a real client of the server, with our transport: client-go's own retries are part of what is tested.
-func newClient(t *testing.T, s *server) client.Client {
+func newClient(t *testing.T, s http.Handler) client.Client {
 	t.Helper()
 	web := httptest.NewServer(s)
 	t.Cleanup(web.Close)
@@ -152,7 +152,7 @@ func TestEvict(t *testing.T) {
 			s := &server{status: c.status, answer: c.answer, budgets: policyv1.PodDisruptionBudgetList{
 				TypeMeta: metav1.TypeMeta{APIVersion: "policy/v1", Kind: "PodDisruptionBudgetList"}, Items: c.budgets,
 			}}
-			got, err := Evictor{Client: newClient(t, s)}.Evict(t.Context(), newPod())
+			got, err := Evictor{Client: newClient(t, s)}.Evict(t.Context(), newPod(), How{})
 			if (err != nil) != c.err {
 				t.Errorf("error is %v", err)
 			}
@@ -174,7 +174,7 @@ func TestAPodThatIsBeingDeletedIsNotAskedFor(t *testing.T) {
 	pod := newPod()
 	deleted := metav1.Now()
 	pod.DeletionTimestamp = &deleted
-	got, err := Evictor{Client: newClient(t, s)}.Evict(t.Context(), pod)
+	got, err := Evictor{Client: newClient(t, s)}.Evict(t.Context(), pod, How{})
 	if err != nil || got.Kind != Terminating || len(s.asked) > 0 {
 		t.Errorf("got %+v, %v after %d requests", got, err, len(s.asked))
 	}
@@ -184,14 +184,14 @@ func TestAPodWithoutAUIDIsRefused(t *testing.T) {
 	s := &server{}
 	pod := newPod()
 	pod.UID = ""
-	if _, err := (Evictor{Client: newClient(t, s)}).Evict(t.Context(), pod); err == nil || len(s.asked) > 0 {
+	if _, err := (Evictor{Client: newClient(t, s)}).Evict(t.Context(), pod, How{}); err == nil || len(s.asked) > 0 {
 		t.Errorf("error is %v after %d requests", err, len(s.asked))
 	}
 }
 
 func TestDryRunSaysSoTwice(t *testing.T) {
 	s := &server{status: 201, answer: metav1.Status{Status: metav1.StatusSuccess}}
-	if _, err := (Evictor{Client: newClient(t, s), DryRun: true}).Evict(t.Context(), newPod()); err != nil {
+	if _, err := (Evictor{Client: newClient(t, s), DryRun: true}).Evict(t.Context(), newPod(), How{}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{metav1.DryRunAll}, s.asked[0].DeleteOptions.DryRun); diff != "" {
@@ -205,7 +205,7 @@ func TestDryRunSaysSoTwice(t *testing.T) {
 func TestARequestThatNeverEndsIsAnError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := (Evictor{Client: newClient(t, &server{status: 201})}).Evict(ctx, newPod()); !errors.Is(err, context.Canceled) {
+	if _, err := (Evictor{Client: newClient(t, &server{status: 201})}).Evict(ctx, newPod(), How{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v, want that the context ended", err)
 	}
 }

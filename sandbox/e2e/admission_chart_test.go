@@ -135,6 +135,15 @@ func TestChart(t *testing.T) {
 		}
 	})
 	s.checkRemedies(t)
+	t.Run("pods are deleted only where the chart says so", func(t *testing.T) {
+		if err := s.ApplyObjects(t.Context(), renderChart(t, "--set", "mode=remediate,drain.deletePods=true")...); err != nil {
+			t.Fatal(err)
+		}
+		for verb, want := range map[string]bool{"delete": true, "deletecollection": false, "create": false, "patch": false} {
+			attributes := authorizationv1.ResourceAttributes{Namespace: "default", Verb: verb, Resource: "pods"}
+			eventually(t, fmt.Sprintf("%s pods: %t", verb, want), func() error { return s.checkRight(t, attributes, want) })
+		}
+	})
 	t.Run("remedies that ask others", func(t *testing.T) { s.checkNeighbours(t) })
 	t.Run("no policy is installed unless asked for", func(t *testing.T) {
 		for _, object := range renderChart(t) {
@@ -149,6 +158,8 @@ func TestChart(t *testing.T) {
 		"agent.dailyLimit=1000":                    "maximum: got 1,000, want 64",
 		"agent.npdConfigMap=npd":                   "agent.npdConfigMap needs agent.privileged",
 		"mode=quarantine,remedies.jobs=true":       "remedies.jobs needs mode remediate",
+		"drain.deletePods=true":                    "drain.deletePods needs mode remediate: in mode observe nothing is drained",
+		"drain.delete=true":                        "additional properties 'delete' not allowed",
 		"remedies.pauseOperands=true":              "remedies.pauseOperands needs mode remediate",
 		"remedies.everything=true":                 "additional properties 'everything' not allowed",
 		"agent.podResources=var/lib/kubelet":       "does not match pattern",

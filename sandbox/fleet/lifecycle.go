@@ -81,8 +81,12 @@ func next(s situation) step {
 	return reportOr(s, 0)
 }
 
-// end ends a pod that is being deleted: after the time it takes, at the latest when its grace is over.
+// end ends a pod that is being deleted: after the time it takes, at the latest when its grace is over, unless it hangs.
 func end(s situation) step {
+	running := s.run != nil && s.run.boot == s.boot
+	if running && s.pod.Annotations[AnnotationHangs] == "true" {
+		return step{}
+	}
 	grace := time.Duration(0)
 	if s.pod.DeletionGracePeriodSeconds != nil {
 		grace = time.Duration(*s.pod.DeletionGracePeriodSeconds) * time.Second
@@ -90,7 +94,7 @@ func end(s situation) step {
 	takes, _ := duration(s.pod, AnnotationStopsIn)
 	// The timestamp is when the grace is over (apimachinery, ObjectMeta.DeletionTimestamp), in whole seconds.
 	asked := s.pod.DeletionTimestamp.Add(-grace)
-	if left := asked.Add(min(takes, grace)).Sub(s.now); left > 0 && s.run != nil && s.run.boot == s.boot {
+	if left := asked.Add(min(takes, grace)).Sub(s.now); left > 0 && running {
 		return step{wait: left}
 	}
 	return step{move: moveFail}

@@ -100,6 +100,12 @@ func TestWhatAKubeletDoesToAPod(t *testing.T) {
 			pod: podWith(deleted(2*time.Second, 2*time.Second), annotated(AnnotationStopsIn, "5s")), run: started(time.Hour),
 			want: step{move: moveFail},
 		},
+		"one that hangs outlasts its grace": {
+			pod: podWith(deleted(time.Hour, time.Second), annotated(AnnotationHangs, "true")), run: started(time.Hour),
+		},
+		"a boot ends one that hangs": {
+			pod: podWith(deleted(time.Hour, time.Second), annotated(AnnotationHangs, "true")), run: &run{boot: 0}, want: step{move: moveFail},
+		},
 		"one that was to end when the node went down has ended": {
 			pod: podWith(deleted(0, 30*time.Second), annotated(AnnotationStopsIn, "5s")), run: &run{boot: 0}, want: step{move: moveFail},
 		},

@@ -37,6 +37,9 @@ const (
 	AnnotationExitCode = "sandbox.roundhouse.dev/exit-code"
 	// AnnotationStopsIn is how long a pod takes to end once it is asked to, a Go duration; its grace period bounds it.
 	AnnotationStopsIn = "sandbox.roundhouse.dev/stops-in"
+	// AnnotationHangs, set to "true", is a pod whose program does not end when it is killed, as one that waits inside a driver:
+	// it is there until the node reboots or somebody removes it from the API.
+	AnnotationHangs = "sandbox.roundhouse.dev/hangs"
 	// SystemNamespace is where driver DaemonSets live.
 	SystemNamespace = "gpu-system"
 	// DriverTolerant is the driver DaemonSet that tolerates our taint.

@@ -70,10 +70,14 @@ func (s *Snapshot) deadline(r *v1alpha1.Remediation, w *Why) (at *metav1.Time, t
 		}
 		return st.Deadline, "ask a human"
 	case v1alpha1.PhaseDraining:
-		if st.Deadline == nil && st.Drain != nil {
-			return st.Drain.Deadline, "ask a human; pods are never forced"
+		then := "ask a human"
+		if p := s.policyOf(r); p == nil || p.Spec.Drain == nil || len(p.Spec.Drain.Escalate) == 0 {
+			then += "; pods are never forced"
 		}
-		return st.Deadline, "ask a human; pods are never forced"
+		if st.Deadline == nil && st.Drain != nil {
+			return st.Drain.Deadline, then
+		}
+		return st.Deadline, then
 	case v1alpha1.PhaseRepairing:
 		if st.Step != nil && st.Step.Deadline != nil {
 			at = st.Step.Deadline

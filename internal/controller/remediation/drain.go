@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -106,7 +107,8 @@ func (r *Reconciler) given(ctx context.Context, pod *corev1.Pod, name string) ([
 // evictAtOnce bounds the evictions of one step, so that holds and cancels are looked at between.
 const evictAtOnce = 16
 
-// evict asks for the eviction of what must go, and writes down who refuses.
+// evict asks for the eviction of what must go, and writes down who refuses; or does more, where the policy's drain has come
+// to that.
 func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
 	// The claim is on the Node; in the turn that put it on, nothing is read again.
 	if err := r.unchangedNode(ctx, w); err != nil {
@@ -117,24 +119,31 @@ func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *
 	}
 	refusals := make([]evict.Outcome, 0, evictAtOnce)
 	for _, m := range d.Evict[:min(len(d.Evict), evictAtOnce)] {
-		out, err := r.evictor.Evict(ctx, &m.Pod)
+		out, err := r.evictor.Evict(ctx, &m.Pod, howToStop(&m.Pod, d.Means, s.Now))
 		if err != nil {
 			return err
 		}
 		r.Metrics.Evictions.WithLabelValues(string(out.Kind)).Inc()
 		switch out.Kind {
-		case evict.Evicted:
-			d.Drain.PodsMoved++
+		case evict.Evicted, evict.Deleted:
+			if m.Pod.DeletionTimestamp == nil {
+				d.Drain.PodsMoved++
+			}
 		case evict.Blocked, evict.Misconfigured:
 			refusals = append(refusals, out)
 			d.Drain.Blockers = append(d.Drain.Blockers, v1alpha1.Blocker{
 				Pod: m.Pod.Namespace + "/" + m.Pod.Name, Reason: string(out.Kind), Message: cut(out.Message, maxBlocker)})
-		case evict.Gone, evict.Terminating:
+		case evict.Gone, evict.Terminating, evict.Forced:
 		}
 	}
 	d.Drain.Blockers = d.Drain.Blockers[:min(len(d.Drain.Blockers), drain.MaxBlockers)]
 	refused(d, st, refusals)
 	return nil
+}
+
+// howToStop is how hard a pod is asked to go by what the drain has come to.
+func howToStop(pod *corev1.Pod, means drain.Means, now time.Time) evict.How {
+	return evict.How{Grace: means.Shorter(pod), Delete: means.Deletes(), Force: means.Force(pod, now)}
 }
 
 // maxBlocker is the bound of a blocker's message.
@@ -147,7 +156,7 @@ func refused(d *decide.Decision, st *v1alpha1.RemediationStatus, refusals []evic
 	}
 	last := d.Drain.Blockers[len(d.Drain.Blockers)-1]
 	d.Reason, d.Message = decide.ReasonEvictionBlocked, last.Pod+": "+last.Message
-	d.WouldChange = "the budget allows it, or a human changes it"
+	d.WouldChange = "the budget allows it, or a human changes it" + strings.TrimPrefix(d.WouldChange, decide.PodsEnd)
 	d.Requeue = evict.DefaultRetryAfter
 	for _, out := range refusals {
 		if out.RetryAfter > 0 {

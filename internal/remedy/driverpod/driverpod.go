@@ -258,7 +258,7 @@ func outdated(pods []corev1.Pod, a remedy.Attempt) *corev1.Pod {
 
 // evict asks for the pod to go.
 func (r *Remedy) evict(ctx context.Context, pod *corev1.Pod) (remedy.Progress, error) {
-	outcome, err := evict.Evictor{Client: r.client}.Evict(ctx, pod)
+	outcome, err := evict.Evictor{Client: r.client}.Evict(ctx, pod, evict.How{})
 	if err != nil {
 		return remedy.Progress{}, err
 	}
