@@ -107,9 +107,12 @@ func TestControllerKeepsToItsOwnKeys(t *testing.T) {
 		pause := refused{patch("node-a", `{"metadata":{"labels":{"nvidia.com/gpu.deploy.device-plugin":"paused-for-driver-upgrade"}}}`).dryRun(), "may not change labels"}
 		eventually(t, "the right is gone", pause.attempt(t, controller))
 	})
-	t.Run("the controller deletes no pod and evicts by the API alone", func(t *testing.T) {
+	t.Run("without the right to delete, it evicts by the API alone", func(t *testing.T) {
+		call{http.MethodDelete, "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/roundhouse-controller-delete", ""}.must(t, s.core)
+		eventually(t, "the right is gone", refused{call{http.MethodDelete, "/api/v1/namespaces/default/pods/work", ""}.dryRun(), "cannot "}.attempt(t, controller))
+	})
+	t.Run("the controller's rights end there", func(t *testing.T) {
 		for _, c := range []call{
-			{http.MethodDelete, "/api/v1/namespaces/default/pods/work", ""},
 			{http.MethodGet, "/api/v1/secrets", ""},
 			{http.MethodDelete, nodes + "node-a", ""},
 			{http.MethodPatch, policies + "training", `{"spec":{"mode":"Remediate"}}`},
