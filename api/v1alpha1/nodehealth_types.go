@@ -281,8 +281,8 @@ type Device struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +optional
 	Slot string `json:"slot,omitempty"`
-	// resetDomain is the same for devices that can only be reset together, such as GPUs that NVLink joins without a
-	// switch; empty for one that can be reset alone.
+	// resetDomain is the same for devices that can only be reset together, such as GPUs before Ampere that NVLink joins; empty
+	// for one that can be reset alone.
 	// +kubebuilder:validation:MaxLength=64
 	// +optional
 	ResetDomain string `json:"resetDomain,omitempty"`

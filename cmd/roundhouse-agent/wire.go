@@ -42,8 +42,9 @@ func wire(ctx context.Context, f *flags) (*agent.Node, *plain.Registry, error) {
 	o := agent.Options{
 		Name: f.node, Version: version, Machine: host, API: api, DailyLimit: f.dailyLimit,
 		// A process on a real machine lives in one boot, and so do its checks.
-		Checks:  func() []agent.Scheduled { return set.Scheduled },
-		Metrics: agent.NewMetrics(registry, version, f.checks.AcceptInjected),
+		Checks:       func() []agent.Scheduled { return set.Scheduled },
+		ResetDomains: set.ResetDomains,
+		Metrics:      agent.NewMetrics(registry, version, f.checks.AcceptInjected),
 	}
 	countLines(registry, set.Log)
 	if f.podResources != "" {
@@ -56,7 +57,7 @@ func wire(ctx context.Context, f *flags) (*agent.Node, *plain.Registry, error) {
 	if !f.observeOnly {
 		o.Executors = map[v1alpha1.ActionType]agent.Executor{
 			v1alpha1.ActionReboot:      reboot.New(host),
-			v1alpha1.ActionResetDevice: reset.New(host, set.Locate),
+			v1alpha1.ActionResetDevice: reset.New(host, set.Locate, set.ResetDomains),
 		}
 	}
 	if f.checks.AcceptInjected {

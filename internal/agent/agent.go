@@ -62,6 +62,9 @@ type Options struct {
 	Holdings podresources.Lister
 	// Parts are the MIG devices by UUID, and the UUID of the GPU that each is a part of; nil where nobody knows.
 	Parts func() map[string]string
+	// ResetDomains are names that are the same for devices that can only be reset together, by PCI address; nil where nobody
+	// knows.
+	ResetDomains func() map[string]string
 	// Executors carry out what is in status.supportedActions.
 	Executors map[v1alpha1.ActionType]Executor
 	// DailyLimit is how many disruptive acts this host allows in 24 hours; 4 when zero, none when negative. It is the

@@ -31,6 +31,8 @@ type view struct {
 	completed *v1alpha1.Round
 	action    *v1alpha1.ActionStatus
 	opinions  []opinion
+	// domains are the names of what can only be reset together, by PCI address.
+	domains map[string]string
 	// kubelet is what it said of who holds what; nil where there is no device plugin.
 	kubelet *word
 }
@@ -69,6 +71,11 @@ func judge(v view) v1alpha1.NodeHealthStatus {
 		devices = devices[:health.MaxFindings]
 	}
 	status.Devices = health.WithHealth(devices, findings, blind)
+	for i := range status.Devices {
+		if d := &status.Devices[i]; d.ResetDomain == "" {
+			d.ResetDomain = v.domains[d.PCI]
+		}
+	}
 	status.Faults, status.FaultsDropped = health.Faults(findings)
 	for i := range status.Faults {
 		f := &status.Faults[i]

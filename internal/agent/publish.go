@@ -300,6 +300,9 @@ func (n *Node) statusLocked(now time.Time, published v1alpha1.NodeHealthStatus, 
 		version: n.o.Version, bootID: n.boot.ID, boots: n.journal.Boots, completed: n.completed, action: answer,
 		supported: slices.Sorted(maps.Keys(n.o.Executors)), kubelet: n.wordLocked(),
 	}
+	if n.o.ResetDomains != nil {
+		v.domains = n.o.ResetDomains()
+	}
 	for _, s := range n.slots {
 		v.opinions = append(v.opinions, s.opinion(now))
 	}

@@ -207,6 +207,9 @@ func (s *Set) addCustom(ctx context.Context, c custom.Config) error {
 // Parts are the MIG devices by UUID, and the UUID of the GPU that each is a part of.
 func (s *Set) Parts() map[string]string { return s.nvidia.Parts() }
 
+// ResetDomains are names that are the same for devices that can only be reset together, by PCI address.
+func (s *Set) ResetDomains() map[string]string { return s.nvidia.ResetDomains() }
+
 // facts are what expressions can ask for; what is not known is left out.
 func (s *Set) facts(ctx context.Context) (custom.Facts, error) {
 	f := custom.Facts{Node: s.o.NodeName, Now: s.o.Now(), Devices: s.bus.Devices(), NVML: s.nvidia.Report()}

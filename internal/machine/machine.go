@@ -149,9 +149,9 @@ type DeviceResetter interface {
 	// CanReset answers nil when the device at the address can be reset in that way, and an error that is ErrNoSuchWay and
 	// says why when it cannot.
 	CanReset(ctx context.Context, address string, way ResetWay) error
-	// ResetDevice resets the device at the address in that way, and says what was done. It returns when the device is
-	// back, or the time is up.
-	ResetDevice(ctx context.Context, address string, way ResetWay) (string, error)
+	// ResetDevices resets the devices at the addresses in that way by one command, and says what was done. It returns when
+	// they are back, or the time is up. Only NVIDIA's driver resets several at once.
+	ResetDevices(ctx context.Context, addresses []string, way ResetWay) (string, error)
 }
 
 // Machine is all of it. Declare the parts you use; only wiring needs the whole.

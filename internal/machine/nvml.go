@@ -86,6 +86,9 @@ type NVMLGPU struct {
 	Serial  string `json:"serial,omitempty"`
 	Model   string `json:"model,omitempty"`
 	VBIOS   string `json:"vbios,omitempty"`
+	// Architecture is nvmlDeviceGetArchitecture's: 2 Kepler, 3 Maxwell, 4 Pascal, 5 Volta, 6 Turing, 7 Ampere, 8 Ada, 9 Hopper,
+	// 10 Blackwell.
+	Architecture *uint32 `json:"architecture,omitempty"`
 	// Module is the GPU's module ID on its board, which is the number of its socket on an HGX board.
 	Module *uint32 `json:"module,omitempty"`
 	// Recovery is NVML_FI_DEV_GET_GPU_RECOVERY_ACTION (field 230): 0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and

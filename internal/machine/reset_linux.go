@@ -92,21 +92,30 @@ func (h *Host) sysfs() string {
 	return "/sys"
 }
 
-// ResetDevice resets the device at the address.
-func (h *Host) ResetDevice(ctx context.Context, address string, way ResetWay) (string, error) {
-	if normal, err := ParsePCIAddress(address); err != nil || normal != address {
-		return "", fmt.Errorf("resetting %q: want a PCI address, domain:bus:device.function", clip(address))
+// ResetDevices resets the devices at the addresses.
+func (h *Host) ResetDevices(ctx context.Context, addresses []string, way ResetWay) (string, error) {
+	if len(addresses) == 0 || len(addresses) > 1 && way != ResetByNVIDIA {
+		return "", fmt.Errorf("%d devices by %q in one command: %w", len(addresses), way, ErrNoSuchWay)
 	}
-	if err := h.CanReset(ctx, address, way); err != nil {
-		return "", err
+	for _, address := range addresses {
+		if normal, err := ParsePCIAddress(address); err != nil || normal != address {
+			return "", fmt.Errorf("resetting %q: want a PCI address, domain:bus:device.function", clip(address))
+		}
+		if err := h.CanReset(ctx, address, way); err != nil {
+			return "", err
+		}
 	}
 	switch way {
 	case ResetByNVIDIA:
-		return h.resetBySMI(ctx, address)
+		smi, err := h.findSMI(ctx)
+		if err != nil {
+			return "", err
+		}
+		return h.resetBySMI(ctx, smi, addresses)
 	case ResetByFunction:
-		return h.resetFunction(ctx, address)
+		return h.resetFunction(ctx, addresses[0])
 	case ResetByRescan:
-		return h.rescan(ctx, address)
+		return h.rescan(ctx, addresses[0])
 	}
 	return "", fmt.Errorf("%q: %w", way, ErrNoSuchWay)
 }
@@ -137,33 +146,31 @@ func (h *Host) findSMI(ctx context.Context) (Program, error) {
 	return Program{}, fmt.Errorf("nvidia-smi is neither on the host nor in a driver container at /run/nvidia/driver: %w", ErrNoSuchWay)
 }
 
-// resetBySMI has the driver reset a GPU.
-func (h *Host) resetBySMI(ctx context.Context, address string) (string, error) {
-	smi, err := h.findSMI(ctx)
-	if err != nil {
-		return "", err
-	}
-	return h.resetWith(ctx, smi, address)
-}
-
-// resetWith has nvidia-smi reset a GPU. Persistence mode keeps the GPU open and is switched off before, and on again after,
-// whatever came of the reset.
-func (h *Host) resetWith(ctx context.Context, smi Program, address string) (said string, err error) {
-	// A GPU that is lost does not tell, and then has no persistence mode to be switched off either.
-	mode, err := h.smi(ctx, smi, "--query-gpu=persistence_mode", "--format=csv,noheader", "-i", address)
-	if err == nil && IsPersistent([]byte(mode)) {
-		if _, err := h.smi(ctx, smi, "-pm", "0", "-i", address); err != nil {
-			return "", fmt.Errorf("switching persistence mode off: %w", err)
-		}
-		defer func() {
+// resetBySMI has nvidia-smi reset GPUs, all by one command. Persistence mode keeps a GPU open: it is switched off before, and
+// on again after where it was on, whatever came of the reset.
+func (h *Host) resetBySMI(ctx context.Context, smi Program, addresses []string) (said string, err error) {
+	var persistent []string
+	defer func() {
+		for _, address := range persistent {
 			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTimeout)
-			defer cancel()
 			if _, e := h.smi(back, smi, "-pm", "1", "-i", address); e != nil {
 				err = and(err, fmt.Errorf("switching persistence mode on again: %w", e))
 			}
-		}()
+			cancel()
+		}
+	}()
+	for _, address := range addresses {
+		// A GPU that is lost does not tell, and then has no persistence mode to be switched off either.
+		mode, err := h.smi(ctx, smi, "--query-gpu=persistence_mode", "--format=csv,noheader", "-i", address)
+		if err != nil || !IsPersistent([]byte(mode)) {
+			continue
+		}
+		if _, err := h.smi(ctx, smi, "-pm", "0", "-i", address); err != nil {
+			return "", fmt.Errorf("switching persistence mode off: %w", err)
+		}
+		persistent = append(persistent, address)
 	}
-	return h.smi(ctx, smi, "--gpu-reset", "-i", address)
+	return h.smi(ctx, smi, "--gpu-reset", "-i", strings.Join(addresses, ","))
 }
 
 // and is both errors in one line.

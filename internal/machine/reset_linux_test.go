@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	gpuAt  = "0000:18:00.0"
-	portAt = "0000:17:01.0"
+	gpuAt   = "0000:18:00.0"
+	portAt  = "0000:17:01.0"
+	otherAt = "0000:28:00.0"
 )
 
 // machineTree is a host's root with one device behind a port. Its file is /dev/null, 1:3, which every test may open.
@@ -323,7 +324,7 @@ func TestResetByFunction(t *testing.T) {
 				}
 				return nil
 			})
-			said, err := m.host.ResetDevice(t.Context(), gpuAt, ResetByFunction)
+			said, err := m.host.ResetDevices(t.Context(), []string{gpuAt}, ResetByFunction)
 			if err != nil {
 				said = err.Error()
 			}
@@ -356,7 +357,7 @@ func TestResetByRescan(t *testing.T) {
 		}
 		return nil
 	})
-	said, err := m.host.ResetDevice(ctx, gpuAt, ResetByRescan)
+	said, err := m.host.ResetDevices(ctx, []string{gpuAt}, ResetByRescan)
 	if err != nil || said != "removed and found anew" {
 		t.Errorf("said %q, %v", said, err)
 	}
@@ -372,7 +373,7 @@ func TestWaysThatThereAreNot(t *testing.T) {
 		if err := m.host.CanReset(t.Context(), gpuAt, way); !errors.Is(err, ErrNoSuchWay) {
 			t.Errorf("%s: %v", way, err)
 		}
-		if _, err := m.host.ResetDevice(t.Context(), gpuAt, way); !errors.Is(err, ErrNoSuchWay) {
+		if _, err := m.host.ResetDevices(t.Context(), []string{gpuAt}, way); !errors.Is(err, ErrNoSuchWay) {
 			t.Errorf("%s: %v", way, err)
 		}
 	}
@@ -390,8 +391,13 @@ func TestWaysThatThereAreNot(t *testing.T) {
 			t.Errorf("%s in a hive: %v", way, err)
 		}
 	}
+	for name, addresses := range map[string][]string{"none": nil, "two by a rescan": {gpuAt, gpuAt}} {
+		if _, err := m.host.ResetDevices(t.Context(), addresses, ResetByRescan); !errors.Is(err, ErrNoSuchWay) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	for _, address := range []string{"", "../../../x", "18:00.0", "0000:18:00.0/.."} {
-		if _, err := m.host.ResetDevice(t.Context(), address, ResetByRescan); err == nil {
+		if _, err := m.host.ResetDevices(t.Context(), []string{address}, ResetByRescan); err == nil {
 			t.Errorf("reset %q", address)
 		}
 	}
@@ -405,7 +411,7 @@ func TestResetThatHangsIsLeftBehind(t *testing.T) {
 	m.kernel(func(string, string) error { <-release; return nil })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := m.host.ResetDevice(ctx, gpuAt, ResetByFunction); !errors.Is(err, ErrStuck) {
+	if _, err := m.host.ResetDevices(ctx, []string{gpuAt}, ResetByFunction); !errors.Is(err, ErrStuck) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -419,6 +425,7 @@ func TestResetBySMI(t *testing.T) {
 		runs        []string
 		fails       bool
 		on          string // what switching persistence mode on again does
+		also        bool   // a second GPU is to be reset with the first
 	}{
 		"as it is": {
 			persistence: "echo Disabled", resets: "echo GPU was successfully reset.", want: "GPU was successfully reset.",
@@ -445,6 +452,13 @@ func TestResetBySMI(t *testing.T) {
 				"--query-gpu=persistence_mode --format=csv,noheader -i " + gpuAt, "-pm 0 -i " + gpuAt, "--gpu-reset -i " + gpuAt, "-pm 1 -i " + gpuAt,
 			},
 		},
+		"two that NVLink joins, by one command": {
+			also: true, persistence: `[ "$4" = ` + gpuAt + ` ] && echo Enabled || echo Disabled`, resets: "echo All done.", want: "All done.",
+			runs: []string{
+				"--query-gpu=persistence_mode --format=csv,noheader -i " + gpuAt, "-pm 0 -i " + gpuAt,
+				"--query-gpu=persistence_mode --format=csv,noheader -i " + otherAt, "--gpu-reset -i " + gpuAt + "," + otherAt, "-pm 1 -i " + gpuAt,
+			},
+		},
 		"a GPU that tells nothing is reset all the same": {
 			persistence: "exit 15", resets: "echo GPU was successfully reset.", want: "GPU was successfully reset.",
 			runs: []string{"--query-gpu=persistence_mode --format=csv,noheader -i " + gpuAt, "--gpu-reset -i " + gpuAt},
@@ -460,7 +474,11 @@ func TestResetBySMI(t *testing.T) {
 			if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			said, err := m.host.resetWith(t.Context(), Program{Path: path, Timeout: 10 * time.Second, MaxOutput: smiOutput}, gpuAt)
+			addresses := []string{gpuAt}
+			if tt.also {
+				addresses = append(addresses, otherAt)
+			}
+			said, err := m.host.resetBySMI(t.Context(), Program{Path: path, Timeout: 10 * time.Second, MaxOutput: smiOutput}, addresses)
 			if err != nil {
 				said = err.Error()
 			}

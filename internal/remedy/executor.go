@@ -16,6 +16,8 @@ const (
 	ReasonUnknownDevice = "UnknownDevice"
 	// ReasonPassedThrough means that a device belongs to a virtual machine.
 	ReasonPassedThrough = "PassedThrough"
+	// ReasonResetDomain means that a device can only be reset together with others that the action does not name.
+	ReasonResetDomain = "ResetDomain"
 	// ReasonNoResetWay means that there is no way to reset a device on this machine.
 	ReasonNoResetWay = "NoResetWay"
 )

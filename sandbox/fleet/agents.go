@@ -110,7 +110,7 @@ func (a *agents) start(name string, m *fake.Machine, bound boundTo, seed *corev1
 		Name: name, Version: a.o.AgentVersion, Machine: m, API: p.api, DailyLimit: a.o.DailyLimit, Holdings: m,
 		Checks: func() []agent.Scheduled { return p.checks(m, a.o.CheckEvery) },
 		Executors: map[v1alpha1.ActionType]agent.Executor{
-			v1alpha1.ActionReboot: reboot.New(m), v1alpha1.ActionResetDevice: reset.New(m, p.locate),
+			v1alpha1.ActionReboot: reboot.New(m), v1alpha1.ActionResetDevice: reset.New(m, p.locate, nil),
 		},
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/roundhouse-dev/roundhouse/internal/health/pci"
@@ -46,6 +47,9 @@ type Source struct {
 	addresses []string
 	// parts are MIG devices, and the GPU that each is a part of.
 	parts map[string]string
+	// joins is what NVLink joins, by PCI address, and domains what follows from it.
+	joins   map[string]joined
+	domains atomic.Pointer[map[string]string]
 }
 
 // New returns a source. It asks nothing yet.
@@ -192,6 +196,7 @@ func (s *Source) takeLocked(l *look) {
 	s.noticeLoadLocked(l)
 	s.partsLocked(l)
 	s.nameLocked(l)
+	s.joinLocked(l)
 }
 
 // forNVIDIA says that NVIDIA's driver holds a device, or could.

@@ -97,7 +97,7 @@ func TestWhatAResetHeals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m, _ := newMachine(t)
 			m.Break("0000:18:00.0", tc.b)
-			if _, err := m.ResetDevice(t.Context(), "0000:18:00.0", machine.ResetByNVIDIA); err != nil {
+			if _, err := m.ResetDevices(t.Context(), []string{"0000:18:00.0"}, machine.ResetByNVIDIA); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff([]string{tc.after, "0000:28:00.0"}, bus(t, m)); diff != "" {
@@ -107,7 +107,7 @@ func TestWhatAResetHeals(t *testing.T) {
 	}
 	m, _ := newMachine(t)
 	m.Break("0000:18:00.0", Break{Kind: Gone, HealedByReset: true})
-	if _, err := m.ResetDevice(t.Context(), "0000:18:00.0", machine.ResetByRescan); !errors.Is(err, machine.ErrNoSuchWay) {
+	if _, err := m.ResetDevices(t.Context(), []string{"0000:18:00.0"}, machine.ResetByRescan); !errors.Is(err, machine.ErrNoSuchWay) {
 		t.Errorf("a device off the bus was reset: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/roundhouse-dev/roundhouse/internal/machine"
 )
@@ -25,6 +26,7 @@ type resetScript struct {
 
 // Reset is one reset that was done.
 type Reset struct {
+	// Address is the device's; several that one command reset are joined by commas.
 	Address string
 	Way     machine.ResetWay
 }
@@ -91,22 +93,31 @@ func (m *Machine) canResetLocked(address string, way machine.ResetWay) error {
 	return nil
 }
 
-// ResetDevice resets the device. What a reset does not heal stays.
-func (m *Machine) ResetDevice(ctx context.Context, address string, way machine.ResetWay) (string, error) {
+// ResetDevices resets the devices. What a reset does not heal stays.
+func (m *Machine) ResetDevices(ctx context.Context, addresses []string, way machine.ResetWay) (string, error) {
 	if err := m.enter(ctx, DoorReset); err != nil {
 		return "", err
 	}
-	err := m.canResetLocked(address, way)
-	if err == nil {
-		m.resets.done = append(m.resets.done, Reset{Address: address, Way: way})
-		if s := m.findLocked(address); s.broken.HealedByReset {
-			s.broken, s.heals = Break{}, 0
-		}
-	}
+	err := m.resetLocked(addresses, way)
 	m.mu.Unlock()
 	if err != nil {
 		return "", err
 	}
 	m.changed()
 	return "done", nil
+}
+
+func (m *Machine) resetLocked(addresses []string, way machine.ResetWay) error {
+	for _, address := range addresses {
+		if err := m.canResetLocked(address, way); err != nil {
+			return err
+		}
+	}
+	m.resets.done = append(m.resets.done, Reset{Address: strings.Join(addresses, ","), Way: way})
+	for _, address := range addresses {
+		if s := m.findLocked(address); s.broken.HealedByReset {
+			s.broken, s.heals = Break{}, 0
+		}
+	}
+	return nil
 }

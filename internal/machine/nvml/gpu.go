@@ -25,6 +25,7 @@ func (a *asker) identity(g *machine.NVMLGPU) {
 	})
 	g.Serial = text(a, "nvmlDeviceGetSerial", d.GetSerial)
 	g.VBIOS = text(a, "nvmlDeviceGetVbiosVersion", d.GetVbiosVersion)
+	g.Architecture = number[uint32](a, "nvmlDeviceGetArchitecture", d.GetArchitecture)
 	g.Module = number[uint32](a, "nvmlDeviceGetModuleId", d.GetModuleId)
 }
 

@@ -81,7 +81,7 @@ func healthy(i int) machine.NVMLGPU {
 	zero := func() *uint64 { return new(uint64(0)) }
 	g := machine.NVMLGPU{
 		Index: i, Address: fmt.Sprintf("0000:%02x:00.0", 0x18+i*0x10), UUID: fmt.Sprintf("GPU-00000001-0000-4000-8000-%012x", i),
-		Serial: "1652923000001", Model: "NVIDIA H100 80GB HBM3", VBIOS: "96.00.A5.00.01", Module: new(uint32(i + 1)),
+		Serial: "1652923000001", Model: "NVIDIA H100 80GB HBM3", VBIOS: "96.00.A5.00.01", Architecture: new(uint32(9)), Module: new(uint32(i + 1)),
 		Recovery: new(uint32(0)), Persistence: new(true), MIG: new(false), MIGPending: new(false),
 		ECC: &machine.NVMLECC{
 			Enabled: new(true), VolatileUncorrected: zero(), VolatileCorrected: zero(), AggregateUncorrected: zero(),

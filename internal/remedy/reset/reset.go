@@ -1,5 +1,6 @@
 // Package reset carries out the action ResetDevice. It looks for everything that speaks against it first, and refuses
-// while it has touched nothing; each device is then reset in one way, once, and has to answer after it. A way that failed
+// while it has touched nothing; each device is then reset in one way, once, and has to answer after it. Devices that can only
+// be reset together are, by one command, or not at all. A way that failed
 // is not followed by another: what a driver left half done is for the next rung. docs/actions/reset-device.md says which
 // way is taken for which device.
 package reset
@@ -20,7 +21,7 @@ import (
 const (
 	// lookTimeout bounds one look at the machine.
 	lookTimeout = 30 * time.Second
-	// deviceTimeout bounds the reset of one device.
+	// deviceTimeout bounds the reset of one device, or of several by one command.
 	deviceTimeout = 4 * time.Minute
 	// answerTimeout is how long a device may take to answer after its reset.
 	answerTimeout = 30 * time.Second
@@ -41,17 +42,25 @@ type Machine interface {
 // certain, is an error.
 type Locate func(ctx context.Context, ids []string) ([]machine.PCIDevice, error)
 
+// Together are names that are the same for devices that can only be reset together, by PCI address. A device that is not
+// listed can be reset alone.
+type Together func() map[string]string
+
 // Executor resets devices of one machine.
 type Executor struct {
-	machine Machine
-	locate  Locate
-	now     func() time.Time
-	poll    time.Duration
+	machine  Machine
+	locate   Locate
+	together Together
+	now      func() time.Time
+	poll     time.Duration
 }
 
-// New returns the executor for the machine.
-func New(m Machine, locate Locate) *Executor {
-	return &Executor{machine: m, locate: locate, now: time.Now, poll: 200 * time.Millisecond}
+// New returns the executor for the machine. Without together every device is taken to be one that can be reset alone.
+func New(m Machine, locate Locate, together Together) *Executor {
+	if together == nil {
+		together = func() map[string]string { return nil }
+	}
+	return &Executor{machine: m, locate: locate, together: together, now: time.Now, poll: 200 * time.Millisecond}
 }
 
 // target is one device to reset.
@@ -63,12 +72,35 @@ type target struct {
 
 func (t target) String() string { return t.id + " at " + t.device.Address }
 
-// Do resets the devices that the action names, one after the other.
+// group is what one command resets: a device, or several that can only be reset together.
+type group []target
+
+func (g group) String() string {
+	names := make([]string, len(g))
+	for i, t := range g {
+		names[i] = t.String()
+	}
+	return strings.Join(names, " and ")
+}
+
+func (g group) addresses() []string {
+	out := make([]string, len(g))
+	for i, t := range g {
+		out[i] = t.device.Address
+	}
+	return out
+}
+
+// Do resets the devices that the action names, one after the other, or together where they cannot be reset alone.
 func (e *Executor) Do(ctx context.Context, action v1alpha1.Action) (remedy.Report, error) {
 	if err := e.checkBoot(ctx, action.BootID); err != nil {
 		return remedy.Report{}, err
 	}
 	targets, err := e.find(ctx, action.Devices)
+	if err != nil {
+		return remedy.Report{}, err
+	}
+	groups, err := e.group(targets)
 	if err != nil {
 		return remedy.Report{}, err
 	}
@@ -80,7 +112,7 @@ func (e *Executor) Do(ctx context.Context, action v1alpha1.Action) (remedy.Repor
 	if err := e.checkFree(ctx, targets); err != nil {
 		return remedy.Report{}, err
 	}
-	return e.resetAll(ctx, targets)
+	return e.resetAll(ctx, groups)
 }
 
 // checkBoot refuses in another boot than the action was decided on.
@@ -122,6 +154,50 @@ func (e *Executor) find(ctx context.Context, ids []string) ([]target, error) {
 	return targets, nil
 }
 
+// group puts together what can only be reset together, in the order of the targets. It refuses where the action names some of
+// what hangs together and not the rest: that may be at work.
+func (e *Executor) group(targets []target) ([]group, error) {
+	domains := e.together()
+	at := map[string]int{}
+	var groups []group
+	for _, t := range targets {
+		domain := domains[t.device.Address]
+		if i, ok := at[domain]; ok && domain != "" {
+			if groups[i][0].way != machine.ResetByNVIDIA || t.way != machine.ResetByNVIDIA {
+				return nil, remedy.Refuse(remedy.ReasonNoResetWay, "%s and %s can only be reset together, and no way does both", groups[i], t)
+			}
+			groups[i] = append(groups[i], t)
+			continue
+		}
+		at[domain] = len(groups)
+		groups = append(groups, group{t})
+	}
+	for _, g := range groups {
+		if missing := lacking(g, domains); len(missing) > 0 {
+			return nil, remedy.Refuse(remedy.ReasonResetDomain,
+				"%s can only be reset together with %s, which spec.action.devices does not name", g, strings.Join(missing, ", "))
+		}
+	}
+	return groups, nil
+}
+
+// lacking are the addresses of what hangs together with a group and is not in it.
+func lacking(g group, domains map[string]string) []string {
+	domain := domains[g[0].device.Address]
+	if domain == "" {
+		return nil
+	}
+	var missing []string
+	in := g.addresses()
+	for address, other := range domains {
+		if other == domain && !slices.Contains(in, address) {
+			missing = append(missing, address)
+		}
+	}
+	slices.Sort(missing)
+	return missing
+}
+
 // way is the first way that there is for the device.
 func (e *Executor) way(ctx context.Context, d machine.PCIDevice) (machine.ResetWay, error) {
 	var why []string
@@ -154,11 +230,7 @@ func (e *Executor) quiesce(ctx context.Context) (func(), error) {
 func (e *Executor) checkFree(ctx context.Context, targets []target) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	addresses := make([]string, len(targets))
-	for i, t := range targets {
-		addresses[i] = t.device.Address
-	}
-	holders, err := e.machine.Holders(ctx, addresses)
+	holders, err := e.machine.Holders(ctx, group(targets).addresses())
 	if err != nil {
 		return remedy.Refuse(remedy.ReasonCannotSeeHolders, "%v", err)
 	}
@@ -192,22 +264,22 @@ func inTheWay(t target, holders []machine.Holder) string {
 }
 
 // resetAll resets the devices. From here on what goes wrong is a failure, unless nothing has been touched yet.
-func (e *Executor) resetAll(ctx context.Context, targets []target) (remedy.Report, error) {
+func (e *Executor) resetAll(ctx context.Context, groups []group) (remedy.Report, error) {
 	var report remedy.Report
 	var done []string
-	for i, t := range targets {
+	for i, g := range groups {
 		if i > 0 {
-			// The first was looked at just now; these have waited.
-			if err := e.checkFree(ctx, targets[i:]); err != nil {
+			// The first were looked at just now; these have waited.
+			if err := e.checkFree(ctx, slices.Concat(groups[i:]...)); err != nil {
 				return report, failed(done, err)
 			}
 		}
-		said, err := e.reset(ctx, t)
+		said, err := e.reset(ctx, g)
 		if err != nil {
-			return report, failed(done, fmt.Errorf("resetting %s by %s: %w", t, t.way, err))
+			return report, failed(done, fmt.Errorf("resetting %s by %s: %w", g, g[0].way, err))
 		}
 		done = append(done, said)
-		report.Reset = append(report.Reset, t.device.Address)
+		report.Reset = append(report.Reset, g.addresses()...)
 	}
 	report.Message = strings.Join(done, "; ")
 	return report, nil
@@ -221,19 +293,28 @@ func failed(done []string, err error) error {
 	return errors.New(err.Error() + "; done before: " + strings.Join(done, "; "))
 }
 
-// reset resets one device and proves that it is back.
-func (e *Executor) reset(ctx context.Context, t target) (string, error) {
+// reset resets a group and proves that all of it is back.
+func (e *Executor) reset(ctx context.Context, g group) (string, error) {
 	began := e.now()
 	resetCtx, cancel := context.WithTimeout(ctx, deviceTimeout)
 	defer cancel()
-	said, err := e.machine.ResetDevice(resetCtx, t.device.Address, t.way)
+	said, err := e.machine.ResetDevices(resetCtx, g.addresses(), g[0].way)
 	if err != nil {
 		return "", err
 	}
-	if err := e.answers(ctx, t); err != nil {
-		return "", fmt.Errorf("%s; %w", said, err)
+	for _, t := range g {
+		if err := e.answers(ctx, t); err != nil {
+			if len(g) > 1 {
+				err = fmt.Errorf("%s: %w", t, err)
+			}
+			return "", fmt.Errorf("%s; %w", said, err)
+		}
 	}
-	return fmt.Sprintf("%s reset by %s in %s, and answers: %s", t, t.way, e.now().Sub(began).Round(100*time.Millisecond), said), nil
+	verb := "answers"
+	if len(g) > 1 {
+		verb = "they answer"
+	}
+	return fmt.Sprintf("%s reset by %s in %s, and %s: %s", g, g[0].way, e.now().Sub(began).Round(100*time.Millisecond), verb, said), nil
 }
 
 // answers waits until the device is on the bus, answers, and has its driver.

@@ -33,7 +33,7 @@ type rig struct {
 func newRig() *rig {
 	r := &rig{devices: fake.H200s(3, 7)}
 	r.Machine = fake.New(fake.Options{Devices: r.devices, BootID: boot})
-	r.executor = New(r, r.locate)
+	r.executor = New(r, r.locate, nil)
 	r.executor.poll = time.Millisecond
 	return r
 }
@@ -213,11 +213,11 @@ type meddled struct {
 	during func(address string) error
 }
 
-func (m meddled) ResetDevice(ctx context.Context, address string, way machine.ResetWay) (string, error) {
-	if err := m.during(address); err != nil {
+func (m meddled) ResetDevices(ctx context.Context, addresses []string, way machine.ResetWay) (string, error) {
+	if err := m.during(strings.Join(addresses, ",")); err != nil {
 		return "", err
 	}
-	return m.rig.ResetDevice(ctx, address, way)
+	return m.rig.ResetDevices(ctx, addresses, way)
 }
 
 func TestWhatGoesWrongOnTheWayIsAFailureThatSaysWhatWasDone(t *testing.T) {
@@ -308,8 +308,8 @@ type broken struct {
 	after func(*rig)
 }
 
-func (b broken) ResetDevice(ctx context.Context, address string, way machine.ResetWay) (string, error) {
-	said, err := b.rig.ResetDevice(ctx, address, way)
+func (b broken) ResetDevices(ctx context.Context, addresses []string, way machine.ResetWay) (string, error) {
+	said, err := b.rig.ResetDevices(ctx, addresses, way)
 	b.after(b.rig)
 	return said, err
 }
@@ -342,7 +342,91 @@ func (q *quiet) Holders(ctx context.Context, addresses []string) ([]machine.Hold
 	return q.rig.Holders(ctx, addresses)
 }
 
-func (q *quiet) ResetDevice(ctx context.Context, address string, way machine.ResetWay) (string, error) {
+func (q *quiet) ResetDevices(ctx context.Context, addresses []string, way machine.ResetWay) (string, error) {
 	q.calls = append(q.calls, "reset")
-	return q.rig.ResetDevice(ctx, address, way)
+	return q.rig.ResetDevices(ctx, addresses, way)
+}
+
+func TestWhatCanOnlyBeResetTogetherIs(t *testing.T) {
+	const gpu2 = "0000:38:00.0"
+	pair := map[string]string{gpu0: "nvlink-a", gpu1: "nvlink-a"}
+	both := []fake.Reset{{Address: gpu0 + "," + gpu1, Way: machine.ResetByNVIDIA}}
+	tests := map[string]struct {
+		domains map[string]string
+		devices []int
+		setUp   func(*rig)
+		want    []fake.Reset
+		reset   []string
+		reason  string
+		says    string
+	}{
+		"two, by one command": {
+			domains: pair, devices: []int{0, 1}, want: both, reset: []string{gpu0, gpu1}, says: "at 0000:28:00.0 reset by nvidia-smi in ",
+		},
+		"a third that hangs together with none, by itself": {
+			domains: pair, devices: []int{2, 1, 0}, want: append(slices.Clone(both), fake.Reset{Address: gpu2, Way: machine.ResetByNVIDIA}),
+			reset: []string{gpu0, gpu1, gpu2}, says: "they answer: done; ",
+		},
+		"two of different domains, one after the other": {
+			domains: map[string]string{gpu0: "a", gpu1: "b"}, devices: []int{0, 1}, reset: []string{gpu0, gpu1},
+			want: []fake.Reset{{Address: gpu0, Way: machine.ResetByNVIDIA}, {Address: gpu1, Way: machine.ResetByNVIDIA}},
+		},
+		"one of two is refused, and nothing is touched": {
+			domains: pair, devices: []int{2, 0}, reason: remedy.ReasonResetDomain,
+			says: "at 0000:18:00.0 can only be reset together with 0000:28:00.0, which spec.action.devices does not name",
+		},
+		"one whose partner is off the bus is refused": {
+			domains: pair, devices: []int{0}, setUp: func(r *rig) { r.RemoveDevice(gpu1) }, reason: remedy.ReasonResetDomain, says: gpu1,
+		},
+		"a pair of which another driver has one is refused": {
+			domains: pair, devices: []int{0, 1}, setUp: func(r *rig) { r.SetDriver(gpu1, "amdgpu") }, reason: remedy.ReasonNoResetWay,
+			says: "no way does both",
+		},
+		"somebody at work on the partner is in the way": {
+			domains: pair, devices: []int{0, 1}, setUp: func(r *rig) { r.SetHolders(held(gpu1, machine.HolderProcess, 4711, "train.py")) },
+			reason: remedy.ReasonDeviceInUse, says: "at 0000:28:00.0 is held by train.py",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			r.executor = New(r, r.locate, func() map[string]string { return tt.domains })
+			r.executor.poll = time.Millisecond
+			if tt.setUp != nil {
+				tt.setUp(r)
+			}
+			action := v1alpha1.Action{BootID: boot}
+			for _, slot := range tt.devices {
+				action.Devices = append(action.Devices, r.id(slot))
+			}
+			report, err := r.executor.Do(t.Context(), action)
+			text := report.Message
+			var refusal *remedy.Refusal
+			if errors.As(err, &refusal) {
+				text = refusal.Message
+			}
+			if got := reasonOf(err); got != tt.reason || !strings.Contains(text, tt.says) {
+				t.Errorf("got %q: %q (%v), want %q with %q", got, text, err, tt.reason, tt.says)
+			}
+			if diff := cmp.Diff(tt.want, r.Resets()); diff != "" {
+				t.Errorf("resets (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.reset, report.Reset); diff != "" {
+				t.Errorf("reported as reset (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAPairOfWhichOneDoesNotComeBackHasFailed(t *testing.T) {
+	r := newRig()
+	r.executor = New(broken{r, func(r *rig) { r.RemoveDevice(gpu1) }}, r.locate, func() map[string]string {
+		return map[string]string{gpu0: "a", gpu1: "a"}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := r.executor.Do(ctx, v1alpha1.Action{BootID: boot, Devices: []string{r.id(0), r.id(1)}})
+	if reasonOf(err) != "-" || !strings.Contains(err.Error(), "at 0000:28:00.0: ") || !strings.Contains(err.Error(), "not on the bus") {
+		t.Errorf("got %v", err)
+	}
 }

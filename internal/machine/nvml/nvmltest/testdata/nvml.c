@@ -248,6 +248,7 @@ int nvmlDeviceGetUUID(handle h, char *out, unsigned size) {
 TEXT(Name, "name", "NVIDIA H100 80GB HBM3")
 TEXT(VbiosVersion, "vbios", "96.00.A5.00.01")
 TEXT(Serial, "serial", "1652923000001")
+NUMBER(Architecture, unsigned, "architecture", 9)
 NUMBER(ModuleId, unsigned, "module", h->gpu + 1)
 NUMBER(PersistenceMode, unsigned, "persistence", 1)
 NUMBER(CurrPcieLinkWidth, unsigned, "width", 16)

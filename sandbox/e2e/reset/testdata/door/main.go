@@ -37,7 +37,7 @@ func answer(host *machine.Host, q ask.Question) ask.Answer {
 	if q.Way == "" {
 		a.Holders, err = host.Holders(ctx, []string{q.Address})
 	} else {
-		a.Said, err = host.ResetDevice(ctx, q.Address, q.Way)
+		a.Said, err = host.ResetDevices(ctx, []string{q.Address}, q.Way)
 	}
 	if err != nil {
 		a.Error = err.Error()
