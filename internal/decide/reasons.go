@@ -46,6 +46,8 @@ const (
 	ReasonEvicting = "Evicting"
 	// ReasonEvictionBlocked: a PodDisruptionBudget refuses for now.
 	ReasonEvictionBlocked = "EvictionBlocked"
+	// ReasonEvictionStuck: a PodDisruptionBudget refuses for as long as nobody changes something.
+	ReasonEvictionStuck = "EvictionStuck"
 	// ReasonWaitingForPods: evicted pods have not ended yet.
 	ReasonWaitingForPods = "WaitingForPods"
 	// ReasonDeviceDrained: no pod holds a bad device any more.

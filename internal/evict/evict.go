@@ -58,6 +58,8 @@ type Outcome struct {
 	RetryAfter time.Duration
 	// Budgets names the PodDisruptionBudgets that refuse, as far as they are known.
 	Budgets []string
+	// Stuck is why they will go on to refuse until somebody changes something; empty where they may not.
+	Stuck string
 }
 
 // How is how hard to ask; the zero value asks for an eviction with the pod's own grace period.
@@ -97,8 +99,11 @@ func (e Evictor) Evict(ctx context.Context, pod *corev1.Pod, how How) (Outcome, 
 		grace = ptr.To(int64(how.Grace / time.Second))
 	}
 	outcome, err := e.ask(ctx, pod, grace)
-	if err != nil || !how.Delete || (outcome.Kind != Blocked && outcome.Kind != Misconfigured) {
+	if err != nil || (outcome.Kind != Blocked && outcome.Kind != Misconfigured) {
 		return outcome, err
+	}
+	if !how.Delete {
+		return e.whetherStuck(ctx, pod, outcome), nil
 	}
 	deleted, err := e.delete(ctx, pod, Deleted, grace)
 	if err == nil && deleted.Kind == Misconfigured {
@@ -252,6 +257,23 @@ func blocked(status apierrors.APIStatus) Outcome {
 	}
 	return outcome
 }
+
+// whetherStuck looks at the budgets that refuse, live. Where one cannot be read, nothing is said of it.
+func (e Evictor) whetherStuck(ctx context.Context, pod *corev1.Pod, outcome Outcome) Outcome {
+	for _, name := range outcome.Budgets[:min(len(outcome.Budgets), maxAsked)] {
+		budget := &policyv1.PodDisruptionBudget{}
+		if err := e.Client.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: name}, budget); err != nil {
+			continue
+		}
+		if outcome.Stuck = Stuck(budget, pod); outcome.Stuck != "" {
+			return outcome
+		}
+	}
+	return outcome
+}
+
+// maxAsked bounds the budgets that are looked at for one refusal.
+const maxAsked = 4
 
 // maxBudgets bounds the list that is asked for when budgets must be named.
 const maxBudgets = 500

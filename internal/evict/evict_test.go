@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,12 +27,22 @@ type server struct {
 	status  int
 	answer  any
 	budgets policyv1.PodDisruptionBudgetList
+	budget  *policyv1.PodDisruptionBudget
 	asked   []policyv1.Eviction
 	queries []string
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
+	if r.Method == http.MethodGet && !strings.HasSuffix(r.URL.Path, "/poddisruptionbudgets") {
+		if s.budget == nil {
+			w.WriteHeader(http.StatusNotFound)
+			_ = json.NewEncoder(w).Encode(failure(404, metav1.StatusReasonNotFound, "gone", nil))
+			return
+		}
+		_ = json.NewEncoder(w).Encode(s.budget)
+		return
+	}
 	if r.Method == http.MethodGet {
 		_ = json.NewEncoder(w).Encode(s.budgets)
 		return

@@ -100,6 +100,8 @@ type Reconciler struct {
 	drivers *driverTaints
 	// claims remembers which devices a pod's claim was given.
 	claims *lru.Cache
+	// refusals remembers which pods were refused to go a moment ago, and why.
+	refusals *lru.Cache
 	// told holds, by UID, when the status of an incident was last written.
 	told sync.Map
 	// queue holds the nodes that wait for their turn; nil before the loop runs.

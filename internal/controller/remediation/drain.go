@@ -117,13 +117,16 @@ func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *
 	if err := r.guard(ctx, w, s); err != nil {
 		return err
 	}
-	refusals := make([]evict.Outcome, 0, evictAtOnce)
-	for _, m := range d.Evict[:min(len(d.Evict), evictAtOnce)] {
-		out, err := r.evictor.Evict(ctx, &m.Pod, howToStop(&m.Pod, d.Means, s.Now))
+	var refusals []evict.Outcome
+	var named []v1alpha1.Blocker
+	for i, m := range r.turns(d, s.Now) {
+		if i >= evictAtOnce && m.told == nil {
+			continue // in the next step.
+		}
+		out, err := r.stop(ctx, m, d.Means, s.Now)
 		if err != nil {
 			return err
 		}
-		r.Metrics.Evictions.WithLabelValues(string(out.Kind)).Inc()
 		switch out.Kind {
 		case evict.Evicted, evict.Deleted:
 			if m.Pod.DeletionTimestamp == nil {
@@ -131,14 +134,73 @@ func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *
 			}
 		case evict.Blocked, evict.Misconfigured:
 			refusals = append(refusals, out)
-			d.Drain.Blockers = append(d.Drain.Blockers, v1alpha1.Blocker{
-				Pod: m.Pod.Namespace + "/" + m.Pod.Name, Reason: string(out.Kind), Message: cut(out.Message, maxBlocker)})
+			named = append(named, blocker(&m.Pod, out))
 		case evict.Gone, evict.Terminating, evict.Forced:
 		}
 	}
-	d.Drain.Blockers = d.Drain.Blockers[:min(len(d.Drain.Blockers), drain.MaxBlockers)]
-	refused(d, st, refusals)
+	refused(d, st, refusals, named)
 	return nil
+}
+
+// turn is a pod whose turn it is to be asked to go; told is what was said a moment ago, where it has to wait to be asked again.
+type turn struct {
+	drain.Move
+	told *evict.Outcome
+}
+
+// refusalOf names an answer: the same pod may be asked again at once by other means.
+type refusalOf struct {
+	pod types.UID
+	by  v1alpha1.DrainBy
+}
+
+// refusal is what was answered, and until when asking again is useless.
+type refusal struct {
+	out   evict.Outcome
+	until time.Time
+}
+
+// turns orders the pods of a decision: those that were refused a moment ago come last and are not asked, so that many that
+// cannot go never keep the others from going.
+func (r *Reconciler) turns(d *decide.Decision, now time.Time) []turn {
+	var due, later []turn
+	for _, m := range d.Evict {
+		known, _ := r.refusals.Get(refusalOf{m.Pod.UID, d.Means.By})
+		if said, ok := known.(refusal); ok && now.Before(said.until) {
+			later = append(later, turn{Move: m, told: &said.out})
+			continue
+		}
+		due = append(due, turn{Move: m})
+	}
+	return append(due, later...)
+}
+
+// stop asks one pod to go, and remembers a refusal.
+func (r *Reconciler) stop(ctx context.Context, m turn, means drain.Means, now time.Time) (evict.Outcome, error) {
+	if m.told != nil {
+		return *m.told, nil
+	}
+	out, err := r.evictor.Evict(ctx, &m.Pod, howToStop(&m.Pod, means, now))
+	if err != nil {
+		return out, err
+	}
+	r.Metrics.Evictions.WithLabelValues(string(out.Kind)).Inc()
+	if out.Kind == evict.Blocked || out.Kind == evict.Misconfigured {
+		after := out.RetryAfter
+		if after <= 0 {
+			after = evict.DefaultRetryAfter
+		}
+		r.refusals.Add(refusalOf{m.Pod.UID, means.By}, refusal{out: out, until: now.Add(after)})
+	}
+	return out, nil
+}
+
+func blocker(pod *corev1.Pod, out evict.Outcome) v1alpha1.Blocker {
+	b := v1alpha1.Blocker{Pod: pod.Namespace + "/" + pod.Name, Reason: string(out.Kind), Message: cut(out.Message, maxBlocker)}
+	if out.Stuck != "" {
+		b.Reason, b.Message = decide.ReasonEvictionStuck, cut(out.Stuck, maxBlocker)
+	}
+	return b
 }
 
 // howToStop is how hard a pod is asked to go by what the drain has come to.
@@ -149,14 +211,33 @@ func howToStop(pod *corev1.Pod, means drain.Means, now time.Time) evict.How {
 // maxBlocker is the bound of a blocker's message.
 const maxBlocker = 256
 
-// refused makes an eviction that was refused the reason, and waits as long as the server asks.
-func refused(d *decide.Decision, st *v1alpha1.RemediationStatus, refusals []evict.Outcome) {
+// refused makes an eviction that was refused the reason, and one that nobody but a human can change before one that may pass.
+// Where nothing else is under way, it waits as long as the server asks.
+func refused(d *decide.Decision, st *v1alpha1.RemediationStatus, refusals []evict.Outcome, named []v1alpha1.Blocker) {
 	if len(refusals) == 0 {
 		return
 	}
-	last := d.Drain.Blockers[len(d.Drain.Blockers)-1]
-	d.Reason, d.Message = decide.ReasonEvictionBlocked, last.Pod+": "+last.Message
-	d.WouldChange = "the budget allows it, or a human changes it" + strings.TrimPrefix(d.WouldChange, decide.PodsEnd)
+	isStuck := func(b v1alpha1.Blocker) bool { return b.Reason == decide.ReasonEvictionStuck }
+	slices.SortStableFunc(named, func(a, b v1alpha1.Blocker) int {
+		switch {
+		case isStuck(a) == isStuck(b):
+			return 0
+		case isStuck(a):
+			return -1
+		}
+		return 1
+	})
+	d.Drain.Blockers = append(d.Drain.Blockers, named...)
+	d.Drain.Blockers = d.Drain.Blockers[:min(len(d.Drain.Blockers), drain.MaxBlockers)]
+	otherwise := strings.TrimPrefix(d.WouldChange, decide.PodsEnd)
+	d.Reason, d.WouldChange = decide.ReasonEvictionBlocked, "the budget allows it, or a human changes it"+otherwise
+	if isStuck(named[0]) {
+		d.Reason, d.WouldChange = decide.ReasonEvictionStuck, "a human changes the budget, or stops the pod"+otherwise
+	}
+	d.Message = named[0].Pod + ": " + named[0].Message
+	if otherwise != "" || len(refusals) < int(d.Drain.PodsLeft) {
+		return // something is to happen before.
+	}
 	d.Requeue = evict.DefaultRetryAfter
 	for _, out := range refusals {
 		if out.RetryAfter > 0 {
