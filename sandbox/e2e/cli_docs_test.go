@@ -213,8 +213,8 @@ func (p *plugin) docsIncidents() {
 	for _, in := range []struct{ node, policy, rule, phase, reason, message, change, more string }{
 		{"gpu-0402", "training", "one-bad-device", "Pending", "WaitingForIdle", "a reboot would kill 7 job pods (18.5 device-hours): waiting for idle until 2026-11-23T13:00:00Z",
 			"the jobs end, or kubectl roundhouse approve gpu-0402 --skip-idle", `,"deadline":"2026-11-23T13:00:00Z","drain":{"podsLeft":7,"workAtRisk":"18.5 device-hours","scope":"Node"}`},
-		{"gpu-0403", "training", "one-bad-device", "Draining", "EvictionBlocked", "ml/infer-3: PodDisruptionBudget ml/infer allows no more",
-			"the PodDisruptionBudget lets the pod go", `,"deadline":"2026-11-23T02:00:00Z","step":{"rung":"reboot","index":0,"attempt":1},"drain":{"podsLeft":1,"podsMoved":2,"scope":"Node","blockers":[{"pod":"ml/infer-3","reason":"DisruptionBudget","message":"PodDisruptionBudget ml/infer allows no more"}]}`},
+		{"gpu-0403", "training", "one-bad-device", "Draining", "EvictionStuck", "ml/infer-3: PodDisruptionBudget infer never allows an eviction: it asks for 3 healthy pods, and there are to be 3",
+			"a human changes the budget, or stops the pod", `,"deadline":"2026-11-23T02:00:00Z","step":{"rung":"reboot","index":0,"attempt":1},"drain":{"podsLeft":1,"podsMoved":2,"scope":"Node","blockers":[{"pod":"ml/infer-3","reason":"EvictionStuck","message":"PodDisruptionBudget infer never allows an eviction: it asks for 3 healthy pods, and there are to be 3"}]}`},
 		{"gpu-0405", "training", "one-bad-device", "Escalated", "AttemptsSpent", "replace the device; the proof is in the incident",
 			"the part replaced; kubectl roundhouse approve NODE --retry; or kubectl roundhouse release NODE", `,"step":{"rung":"reboot","index":0,"attempt":2},"attempts":[{"rung":"reboot","index":0,"at":"2026-11-23T01:06:00Z","result":"NotRepaired"},{"rung":"reboot","index":0,"at":"2026-11-23T01:12:00Z","result":"NotRepaired"}]`},
 		{"gpu-0417", "training", "one-bad-device", "Pending", "BudgetExhausted", "per-rack: 1 of 1 nodes in rack r26 are out (gpu-0419, GPU operator driver upgrade)",
