@@ -1,0 +1,272 @@
+package order
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+)
+
+var now = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+
+type change func(*Node)
+
+func node(name string, changes ...change) Node {
+	n := Node{Name: name, Since: now.Add(-time.Minute), Devices: 1}
+	for _, c := range changes {
+		c(&n)
+	}
+	return n
+}
+
+func devices(n int) change           { return func(x *Node) { x.Devices = n } }
+func atRisk(hours float64) change    { return func(x *Node) { x.AtRisk = hours } }
+func runs(gangs ...string) change    { return func(x *Node) { x.Gangs = gangs } }
+func waited(d time.Duration) change  { return func(x *Node) { x.Since = now.Add(-d) } }
+func planned(x *Node)                { x.Planned = true }
+func up(id string, h float64) Gang   { return Gang{ID: id, AtRisk: h} }
+func down(id string, h float64) Gang { return Gang{ID: id, AtRisk: h, Down: true} }
+
+// told is an order in short: a node each, with a star where it may go now.
+func told(places []Place) string {
+	var out []string
+	for _, p := range places {
+		name := p.Node
+		if p.Now {
+			name += "*"
+		}
+		out = append(out, name)
+	}
+	return strings.Join(out, " ")
+}
+
+func TestWhichNodeIsNext(t *testing.T) {
+	tests := map[string]struct {
+		nodes []Node
+		gangs []Gang
+		free  int
+		slots int
+		want  string
+	}{
+		"the idle one before the one with work":                  {[]Node{node("a", atRisk(1)), node("b")}, nil, 1, 1, "b* a"},
+		"however much the other gives back":                      {[]Node{node("a", atRisk(0.1), devices(8)), node("b")}, nil, 1, 1, "b* a"},
+		"of two idle ones the one that gives back more":          {[]Node{node("a"), node("b", devices(3))}, nil, 1, 1, "b* a"},
+		"of two alike the one that has waited longer":            {[]Node{node("a"), node("b", waited(time.Hour))}, nil, 1, 1, "b* a"},
+		"of two alike in all the lower name":                     {[]Node{node("b"), node("a")}, nil, 1, 1, "a* b"},
+		"the one that loses less for each device":                {[]Node{node("a", atRisk(6), devices(2)), node("b", atRisk(4)), node("c", atRisk(9), devices(4))}, nil, 1, 1, "c* a b"},
+		"failed before planned, though planned is idle":          {[]Node{node("a", planned), node("b", atRisk(50))}, nil, 1, 1, "b* a"},
+		"the one whose gang is down already":                     {[]Node{node("a"), node("b", runs("g"))}, []Gang{down("g", 99)}, 1, 1, "b* a"},
+		"but not where other work runs on it":                    {[]Node{node("a"), node("b", runs("g"), atRisk(1))}, []Gang{down("g", 99)}, 1, 1, "a* b"},
+		"nor where another of its gangs runs":                    {[]Node{node("a"), node("b", runs("g", "h"))}, []Gang{down("g", 99), up("h", 1)}, 1, 1, "a* b"},
+		"all nodes of a hit gang in one go":                      {[]Node{node("a", runs("g")), node("b", atRisk(4)), node("c", runs("g"))}, []Gang{up("g", 5)}, 2, 2, "a* c* b"},
+		"one gang rather than several":                           {[]Node{node("a", runs("g")), node("b", runs("h")), node("c", runs("g")), node("d", runs("h"))}, []Gang{up("g", 6), up("h", 5)}, 2, 2, "b* d* a c"},
+		"all or nothing: the slots left go to the next that fit": {[]Node{node("a", runs("g")), node("b", runs("g")), node("c", atRisk(40))}, []Gang{up("g", 2)}, 1, 2, "a b c*"},
+		"more than there are slots goes as many at a time":       {[]Node{node("a", runs("g")), node("b", runs("g")), node("c", runs("g"))}, []Gang{up("g", 9)}, 2, 2, "a* b* c"},
+		"and goes on while the gang is down":                     {[]Node{node("c", runs("g")), node("d", devices(8))}, []Gang{down("g", 9)}, 1, 2, "c* d"},
+		"a planned node goes with a failed one of its gang":      {[]Node{node("a", runs("g")), node("b", runs("g"), planned), node("c", atRisk(90))}, []Gang{up("g", 9)}, 2, 2, "a* b* c"},
+		"a gang that nobody knows is the dearest":                {[]Node{node("a", runs("?")), node("b", atRisk(1e6))}, nil, 1, 1, "b* a"},
+		"a cost that is no number is the dearest":                {[]Node{node("a", atRisk(math.NaN())), node("b", atRisk(-1)), node("c", atRisk(1e6))}, nil, 1, 1, "c* a b"},
+		"with no slot nobody goes":                               {[]Node{node("a")}, nil, 0, 1, "a"},
+		"fewer slots than none are none":                         {[]Node{node("a")}, nil, -3, -1, "a"},
+		"a node that is named twice goes once":                   {[]Node{node("a"), node("a", waited(time.Hour))}, nil, 2, 2, "a*"},
+		"nobody waits":                                           {nil, nil, 1, 1, ""},
+		"the overdue one before the idle one":                    {[]Node{node("a"), node("b", atRisk(900), waited(7*time.Hour))}, nil, 1, 1, "b* a"},
+		"of the overdue the longest wait":                        {[]Node{node("a", waited(7*time.Hour)), node("b", atRisk(900), waited(8*time.Hour))}, nil, 1, 1, "b* a"},
+		"an overdue one before one whose gang is down":           {[]Node{node("a", runs("g")), node("b", atRisk(900), waited(7*time.Hour))}, []Gang{down("g", 1)}, 1, 1, "b* a"},
+		"an overdue one does not wait for the rest of its gang":  {[]Node{node("a", runs("g"), waited(7*time.Hour)), node("b", runs("g")), node("c")}, []Gang{up("g", 9)}, 1, 2, "a* b c"},
+		"which goes next, since the gang is down by then":        {[]Node{node("a", runs("g"), waited(7*time.Hour)), node("b", runs("g")), node("c")}, []Gang{up("g", 9)}, 2, 2, "a* b* c"},
+		"planned ones become overdue too":                        {[]Node{node("a", planned, waited(7*time.Hour)), node("b")}, nil, 1, 1, "a* b"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			in := Input{Now: now, Free: tt.free, Slots: tt.slots, Nodes: tt.nodes, Gangs: tt.gangs, Patience: 6 * time.Hour}
+			if got := told(Make(in)); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestEachPlaceIsExplained(t *testing.T) {
+	in := Input{Now: now, Free: 2, Slots: 2, Patience: 6 * time.Hour, Gangs: []Gang{up("ml/train", 128), down("ml/old", 5)}, Nodes: []Node{
+		node("late", waited(9*time.Hour), atRisk(3)), node("halted", runs("ml/old")), node("idle"), node("a", runs("ml/train")),
+		node("b", runs("ml/train"), atRisk(2)), node("odd", runs("ml/unknown")), node("plan", planned),
+		node("c", runs("ml/train")), node("d", runs("ml/train")), node("e", runs("ml/train")),
+	}}
+	places := Make(in)
+	var got []string
+	for i, p := range places {
+		got = append(got, p.Node+": "+Explain(places, i))
+	}
+	want := []string{
+		"late: place 1 of 10: it has waited for longer than its patience; 3.0 device-hours would be lost",
+		"halted: place 2 of 10: the gangs that ran on it are down, and nothing else is lost by it",
+		"idle: place 3 of 10: no work would be lost",
+		"a: place 4 of 10: of those with work, it gives back most for what is lost; 130.0 device-hours would be lost, by stopping ml/train; goes in one turn with b, c, d and 1 more",
+	}
+	if diff := gocmp.Diff(want, got[:4]); diff != "" {
+		t.Errorf("texts (-want +got):\n%s", diff)
+	}
+	if last := got[len(got)-1]; last != "plan: place 10 of 10: nothing on it has failed, and what has failed goes first" {
+		t.Errorf("last is %q", last)
+	}
+	if odd := got[len(got)-2]; odd != "odd: place 9 of 10: of those with work, it gives back most for what is lost; what would be lost is not known, by stopping ml/unknown" {
+		t.Errorf("before it %q", odd)
+	}
+}
+
+// fleet is a random input.
+func fleet(r *rand.Rand) Input {
+	in := Input{Now: now, Slots: 1 + r.IntN(5), Patience: 6 * time.Hour}
+	in.Free = r.IntN(in.Slots + 1)
+	for g := range r.IntN(5) {
+		in.Gangs = append(in.Gangs, Gang{ID: fmt.Sprint("g", g), AtRisk: float64(r.IntN(200)), Down: r.IntN(4) == 0})
+	}
+	for i := range 1 + r.IntN(20) {
+		n := node(fmt.Sprintf("n%02d", i), devices(r.IntN(9)), waited(time.Duration(r.IntN(500))*time.Minute))
+		n.Planned = r.IntN(6) == 0
+		if r.IntN(2) == 0 {
+			n.AtRisk = float64(r.IntN(40))
+		}
+		for range r.IntN(3) {
+			n.Gangs = append(n.Gangs, fmt.Sprint("g", r.IntN(6)))
+		}
+		in.Nodes = append(in.Nodes, n)
+	}
+	return in
+}
+
+func TestPropertiesOfTheOrder(t *testing.T) {
+	for seed := range uint64(3000) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		in := fleet(r)
+		places := Make(in)
+		checkOrder(t, in, places)
+		shuffled := in
+		shuffled.Nodes, shuffled.Gangs = slices.Clone(in.Nodes), slices.Clone(in.Gangs)
+		r.Shuffle(len(shuffled.Nodes), func(i, j int) { shuffled.Nodes[i], shuffled.Nodes[j] = shuffled.Nodes[j], shuffled.Nodes[i] })
+		r.Shuffle(len(shuffled.Gangs), func(i, j int) { shuffled.Gangs[i], shuffled.Gangs[j] = shuffled.Gangs[j], shuffled.Gangs[i] })
+		if diff := gocmp.Diff(places, Make(shuffled)); diff != "" {
+			t.Errorf("the order of the input matters (-one +other):\n%s", diff)
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d: %+v", seed, in)
+		}
+	}
+}
+
+func checkOrder(t *testing.T, in Input, places []Place) {
+	t.Helper()
+	granted, places2 := 0, map[string]int{}
+	for i, p := range places {
+		if _, twice := places2[p.Node]; twice {
+			t.Errorf("%s has two places", p.Node)
+		}
+		places2[p.Node] = i
+		if p.Now {
+			granted++
+		}
+		if Explain(places, i) == "" {
+			t.Errorf("%s has no reason", p.Node)
+		}
+	}
+	if granted > in.Free || len(places) != len(in.Nodes) {
+		t.Errorf("%d go through %d slots; %d places for %d nodes", granted, in.Free, len(places), len(in.Nodes))
+	}
+	checkOverdue(t, in, places, places2)
+	for i := 0; i < len(places); {
+		b := places[i].Batch
+		n := max(1, len(b))
+		for j := range b {
+			if !gocmp.Equal(places[i+j].Batch, b) || (places[i+j].Now != places[i].Now && n <= in.Slots) {
+				t.Errorf("batch %v does not go as one", b)
+			}
+		}
+		i += n
+	}
+}
+
+// An overdue node waits for nobody but those that have waited longer: in k slots the one with r of them before it goes in
+// the next turn but r/k. So nobody waits for longer than the patience and as many turns as there are slots for those before it.
+func checkOverdue(t *testing.T, in Input, places []Place, at map[string]int) {
+	t.Helper()
+	var overdue []Node
+	for _, n := range in.Nodes {
+		if in.Now.Sub(n.Since) >= in.Patience {
+			overdue = append(overdue, n)
+		}
+	}
+	slices.SortFunc(overdue, func(a, b Node) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Name, b.Name)) })
+	for i, n := range overdue {
+		if at[n.Name] != i || places[i].Reason != Overdue || places[i].Now != (i < in.Free) {
+			t.Errorf("%s is overdue, %d have waited longer, and its place is %d (now %t)", n.Name, i, at[n.Name], places[i].Now)
+		}
+	}
+}
+
+func FuzzMake(f *testing.F) {
+	f.Add(uint64(1), 1, 1, 0.0, int64(0))
+	f.Add(uint64(2), -1, math.MaxInt, math.Inf(-1), int64(math.MinInt64))
+	f.Fuzz(func(t *testing.T, seed uint64, free, slots int, cost float64, patience int64) {
+		in := fleet(rand.New(rand.NewPCG(seed, 2)))
+		in.Free, in.Slots, in.Patience = free, slots, time.Duration(patience)
+		in.Nodes[0].AtRisk, in.Nodes[0].Devices = cost, free
+		if len(in.Gangs) > 0 {
+			in.Gangs[0].AtRisk = cost
+		}
+		places := Make(in)
+		if len(places) != len(in.Nodes) {
+			t.Errorf("%d places for %d nodes", len(places), len(in.Nodes))
+		}
+		granted := 0
+		for i, p := range places {
+			if p.Now {
+				granted++
+			}
+			if math.IsNaN(p.AtRisk) || Explain(places, i) == "" {
+				t.Errorf("%+v", p)
+			}
+		}
+		if granted > max(0, free) {
+			t.Errorf("%d go through %d slots", granted, free)
+		}
+	})
+}
+
+func BenchmarkMake(b *testing.B) {
+	for _, size := range []int{1250, 2500, 5000} {
+		b.Run(fmt.Sprintf("nodes=%d", size), func(b *testing.B) {
+			in := large(size)
+			b.ReportAllocs()
+			for b.Loop() {
+				if got := Make(in); len(got) != size {
+					b.Fatal(len(got))
+				}
+			}
+		})
+	}
+}
+
+// large is a fleet of which every node waits, with twenty pods a node: half of them of gangs of eight nodes.
+func large(size int) Input {
+	r := rand.New(rand.NewPCG(7, uint64(size)))
+	in := Input{Now: now, Free: size / 50, Slots: size / 50, Patience: 6 * time.Hour}
+	for g := range size / 8 {
+		in.Gangs = append(in.Gangs, Gang{ID: fmt.Sprint("ml/train-", g), AtRisk: r.Float64() * 512, Down: r.IntN(10) == 0})
+	}
+	for i := range size {
+		n := node(fmt.Sprint("gpu-", i), devices(1+r.IntN(8)), atRisk(r.Float64()*20), waited(time.Duration(r.IntN(400))*time.Minute))
+		for range 10 {
+			// Most of a node's pods are of the same gang.
+			n.Gangs = append(n.Gangs, in.Gangs[(i/8+r.IntN(2)*r.IntN(2))%len(in.Gangs)].ID)
+		}
+		in.Nodes = append(in.Nodes, n)
+	}
+	return in
+}
