@@ -24,6 +24,28 @@ type world struct {
 	nodes  []Node
 	gangs  []Gang
 	member [][]int // gangs of each node, by index
+
+	// Sums over sets of nodes, or of gangs, by the set.
+	risk, devices, gangRisk []float64
+	gangsOf                 []uint
+}
+
+// sums fills in the sums, each from that of a set with one less.
+func (w *world) sums() {
+	all := 1 << len(w.nodes)
+	w.risk, w.devices, w.gangsOf = make([]float64, all), make([]float64, all), make([]uint, all)
+	for set := 1; set < all; set++ {
+		i, rest := bits.TrailingZeros(uint(set)), set&(set-1)
+		w.risk[set], w.devices[set] = w.risk[rest]+w.nodes[i].AtRisk, w.devices[rest]+float64(w.nodes[i].Devices)
+		w.gangsOf[set] = w.gangsOf[rest]
+		for _, g := range w.member[i] {
+			w.gangsOf[set] |= 1 << g
+		}
+	}
+	w.gangRisk = make([]float64, 1<<len(w.gangs))
+	for set := 1; set < len(w.gangRisk); set++ {
+		w.gangRisk[set] = w.gangRisk[set&(set-1)] + w.gangs[bits.TrailingZeros(uint(set))].AtRisk
+	}
 }
 
 const (
@@ -33,9 +55,9 @@ const (
 	maxSmall = 12
 )
 
-func newSmall(seed uint64) world {
+func newSmall(seed uint64) *world {
 	r := rand.New(rand.NewPCG(seed, 99))
-	w := world{slots: 1 + r.IntN(4)}
+	w := &world{slots: 1 + r.IntN(4)}
 	n := 3 + r.IntN(maxSmall-2)
 	w.member = make([][]int, n)
 	for g := range r.IntN(5) {
@@ -69,47 +91,22 @@ func newSmall(seed uint64) world {
 		}
 		w.nodes = append(w.nodes, x)
 	}
+	w.sums()
 	return w
 }
 
 // loses is what a turn costs in which these go, of those that are left, with these gangs stopped before: the work that is
 // killed, as if it were the first turn, and the time of the devices that wait.
-func (w world) loses(goes, left, stopped uint) (killed, waits float64, now uint) {
-	for i := range w.nodes {
-		bit := uint(1) << i
-		switch {
-		case goes&bit != 0:
-			killed += w.nodes[i].AtRisk
-			for _, g := range w.member[i] {
-				if stopped&(1<<g) == 0 {
-					stopped |= 1 << g
-					killed += w.gangs[g].AtRisk
-				}
-			}
-		case left&bit != 0:
-			waits += float64(w.nodes[i].Devices) * turn.Hours()
-		}
-	}
-	return killed, waits, stopped
+func (w *world) loses(goes, left, stopped uint) (killed, waits float64, now uint) {
+	hit := w.gangsOf[goes]
+	return w.risk[goes] + w.gangRisk[hit&^stopped], w.devices[left&^goes] * turn.Hours(), stopped | hit
 }
 
 // stillThere is how much of the work is left that was there in the first turn.
 func stillThere(t int) float64 { return math.Pow(survives, float64(t)) }
 
-// stoppedBy are the gangs that are stopped once these nodes are done.
-func (w world) stoppedBy(done uint) (stopped uint) {
-	for i := range w.nodes {
-		if done&(1<<i) != 0 {
-			for _, g := range w.member[i] {
-				stopped |= 1 << g
-			}
-		}
-	}
-	return stopped
-}
-
 // play goes through the turns as pick says, which gets what is left and gives what goes.
-func (w world) play(pick func(t int, left, stopped uint) uint) float64 {
+func (w *world) play(pick func(t int, left, stopped uint) uint) float64 {
 	left, stopped, total := uint(1)<<len(w.nodes)-1, uint(0), 0.0
 	for t := 0; left != 0; t++ {
 		goes := pick(t, left, stopped)
@@ -125,7 +122,7 @@ func (w world) play(pick func(t int, left, stopped uint) uint) float64 {
 }
 
 // ours follows Make.
-func (w world) ours() float64 {
+func (w *world) ours() float64 {
 	return w.play(func(t int, left, stopped uint) uint {
 		factor := stillThere(t)
 		in := Input{Now: now.Add(time.Duration(t) * turn), Free: w.slots, Slots: w.slots, Patience: 24 * time.Hour}
@@ -152,7 +149,7 @@ func (w world) ours() float64 {
 }
 
 // inOrder lets them go in a fixed order.
-func (w world) inOrder(order []int) float64 {
+func (w *world) inOrder(order []int) float64 {
 	return w.play(func(_ int, left, _ uint) (goes uint) {
 		for _, i := range order {
 			if left&(1<<i) != 0 && bits.OnesCount(goes) < w.slots {
@@ -163,7 +160,7 @@ func (w world) inOrder(order []int) float64 {
 	})
 }
 
-func (w world) firstCome() float64 {
+func (w *world) firstCome() float64 {
 	order := make([]int, len(w.nodes))
 	for i := range order {
 		order[i] = i
@@ -176,7 +173,7 @@ func (w world) firstCome() float64 {
 
 // full says whether a turn leaves no slot empty that a node could use: where slots are left, every gang that they would stop
 // has more nodes that wait, which go as one or not at all.
-func (w world) full(goes, left, stopped uint) bool {
+func (w *world) full(goes, left, stopped uint) bool {
 	spare := w.slots - bits.OnesCount(goes)
 	if spare <= 0 || goes == left {
 		return true
@@ -193,12 +190,12 @@ func (w world) full(goes, left, stopped uint) bool {
 }
 
 // joined are the nodes of rest that gangs which are up join to these.
-func (w world) joined(these, rest, stopped uint) uint {
+func (w *world) joined(these, rest, stopped uint) uint {
 	for {
 		more := these
-		gangs := w.stoppedBy(these) &^ stopped
+		gangs := w.gangsOf[these] &^ stopped
 		for i := range w.nodes {
-			if rest&(1<<i) != 0 && w.stoppedBy(1<<i)&gangs != 0 {
+			if rest&(1<<i) != 0 && w.gangsOf[1<<i]&gangs != 0 {
 				more |= 1 << i
 			}
 		}
@@ -210,24 +207,29 @@ func (w world) joined(these, rest, stopped uint) uint {
 }
 
 // best is the least that any order loses that leaves no slot empty without need.
-func (w world) best() float64 {
+func (w *world) best() float64 {
 	n := len(w.nodes)
 	all := uint(1)<<n - 1
+	var factors [maxSmall]float64
+	for t := range factors {
+		factors[t] = stillThere(t)
+	}
 	least := make([][]float64, all+1) // by who is done, and how many turns have passed
 	for i := range least {
 		least[i] = slices.Repeat([]float64{math.Inf(1)}, n+1)
 	}
 	least[0][0] = 0
 	for done := range all {
-		left, stopped := all&^done, w.stoppedBy(done)
+		left, stopped := all&^done, w.gangsOf[done]
 		for goes := left; goes != 0; goes = (goes - 1) & left {
 			if bits.OnesCount(goes) > w.slots || !w.full(goes, left, stopped) {
 				continue
 			}
 			killed, waits, _ := w.loses(goes, left, stopped)
-			for t := range n {
-				next := &least[done|goes][t+1]
-				*next = min(*next, least[done][t]+stillThere(t)*killed+waits)
+			for t, before := range least[done][:n] {
+				if lost := before + factors[t]*killed + waits; lost < least[done|goes][t+1] {
+					least[done|goes][t+1] = lost
+				}
 			}
 		}
 	}
@@ -235,7 +237,7 @@ func (w world) best() float64 {
 }
 
 // bruteForce is best by trying everything, for worlds small enough.
-func (w world) bruteForce(t int, left, stopped uint) float64 {
+func (w *world) bruteForce(t int, left, stopped uint) float64 {
 	if left == 0 {
 		return 0
 	}
