@@ -125,7 +125,7 @@ func (w *world) play(pick func(t int, left, stopped uint) uint) float64 {
 func (w *world) ours() float64 {
 	return w.play(func(t int, left, stopped uint) uint {
 		factor := stillThere(t)
-		in := Input{Now: now.Add(time.Duration(t) * turn), Free: w.slots, Slots: w.slots, Patience: 24 * time.Hour}
+		in := Input{Now: now.Add(time.Duration(t) * turn), Patience: 24 * time.Hour}
 		for g := range w.gangs {
 			in.Gangs = append(in.Gangs, Gang{ID: w.gangs[g].ID, AtRisk: factor * w.gangs[g].AtRisk, Down: stopped&(1<<g) != 0})
 		}
@@ -139,7 +139,7 @@ func (w *world) ours() float64 {
 			}
 		}
 		var goes uint
-		for _, p := range Make(in) {
+		for _, p := range Make(through(w.slots, w.slots, in)) {
 			if p.Now {
 				goes |= 1 << index[p.Node]
 			}

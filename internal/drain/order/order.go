@@ -9,6 +9,7 @@ package order
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -27,6 +28,14 @@ type Node struct {
 	AtRisk float64
 	// Gangs are the gangs that run on it, by ID.
 	Gangs []string
+	// Pools are the pools of slots of each of which it needs one.
+	Pools []string
+}
+
+// Pool is a number of slots: those of a budget in one of its domains.
+type Pool struct {
+	// Free is how many nodes may go now, and Slots how many may be out at once, those that are out already included.
+	Free, Slots int
 }
 
 // Gang is work that runs only as a whole, on several nodes.
@@ -40,11 +49,11 @@ type Gang struct {
 
 // Input is all that an order depends on.
 type Input struct {
-	Now time.Time
-	// Free is how many nodes may go now, and Slots how many may be out at once, those that are out already included.
-	Free, Slots int
-	Nodes       []Node
-	Gangs       []Gang
+	Now   time.Time
+	Nodes []Node
+	Gangs []Gang
+	// Pools are by name; one that is not there has no slots.
+	Pools map[string]Pool
 	// Patience is how long a node waits, at most, before it goes ahead of whatever is cheaper; 0 is forever.
 	Patience time.Duration
 }
@@ -102,7 +111,10 @@ func Make(in Input) []Place {
 		rest = append(rest, n)
 	}
 	slices.SortFunc(overdue, longestWait)
-	p := &planner{gangs: gangs, free: max(0, in.Free), slots: max(in.Slots, in.Free, 1), hit: map[string]bool{}}
+	p := &planner{gangs: gangs, free: room{}, slots: room{}, hit: map[string]bool{}}
+	for name, pool := range in.Pools {
+		p.free[name], p.slots[name] = max(0, pool.Free), max(0, pool.Free, pool.Slots)
+	}
 	for _, n := range overdue {
 		p.place(batch{nodes: []*Node{n}, gangs: p.up(n), atRisk: p.costOf(n), devices: n.Devices}, Overdue)
 	}
@@ -112,9 +124,32 @@ func Make(in Input) []Place {
 	return p.places
 }
 
+// room is how many nodes fit through each pool.
+type room map[string]int
+
+// fits says whether nodes fit through all at once.
+func (r room) fits(nodes ...*Node) bool {
+	asked := map[string]int{}
+	for _, n := range nodes {
+		for _, pool := range n.Pools {
+			if asked[pool]++; asked[pool] > r[pool] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// take makes less room, by one node.
+func (r room) take(n *Node) {
+	for _, pool := range n.Pools {
+		r[pool]--
+	}
+}
+
 type planner struct {
 	gangs       map[string]Gang
-	free, slots int
+	free, slots room
 	// hit are the gangs that those who may go now stop.
 	hit    map[string]bool
 	places []Place
@@ -220,7 +255,7 @@ func (p *planner) batches(nodes []*Node) []batch {
 // split parts what can never go at once: each node goes with those whose dearest gang is the same, the cheapest gang first. So
 // no node waits for a dear gang that does not run on it.
 func (p *planner) split(b *batch) []*batch {
-	if len(b.nodes) <= p.slots {
+	if len(b.nodes) == 1 || p.slots.fits(b.nodes...) {
 		return []*batch{b}
 	}
 	dearest := map[string]*batch{}
@@ -251,14 +286,17 @@ func (p *planner) weigh(b *batch, stopped map[string]bool) {
 		return cmp.Or(compareBools(x.Planned, y.Planned), cmp.Compare(len(x.Gangs), len(y.Gangs)), cmp.Compare(y.Devices, x.Devices), longestWait(x, y))
 	})
 	down, failed := false, false
-	for i, n := range b.nodes {
+	left, first := maps.Clone(p.slots), 0
+	for _, n := range b.nodes {
 		failed = failed || !n.Planned
 		if b.since.IsZero() || n.Since.Before(b.since) {
 			b.since = n.Since
 		}
-		if i >= p.slots {
+		if first > 0 && !left.fits(n) {
 			continue
 		}
+		first++
+		left.take(n)
 		up := p.up(n)
 		down = down || len(n.Gangs) > 0 && len(up) == 0
 		b.devices += max(0, n.Devices)
@@ -286,7 +324,8 @@ func (p *planner) weigh(b *batch, stopped map[string]bool) {
 
 // place gives a batch the next places. All of it goes or none, unless it can never go at once or is overdue.
 func (p *planner) place(b batch, reason Reason) {
-	all := len(b.nodes) <= p.free || len(b.nodes) > p.slots
+	together := p.slots.fits(b.nodes...)
+	all := p.free.fits(b.nodes...)
 	var names []string
 	for i := range b.nodes {
 		if len(b.nodes) > 1 {
@@ -294,9 +333,9 @@ func (p *planner) place(b batch, reason Reason) {
 		}
 	}
 	for _, n := range b.nodes {
-		now := all && p.free > 0
+		now := all || !together && p.free.fits(n)
 		if now {
-			p.free--
+			p.free.take(n)
 			for _, id := range n.Gangs {
 				p.hit[id] = true
 			}

@@ -33,6 +33,16 @@ func planned(x *Node)                { x.Planned = true }
 func up(id string, h float64) Gang   { return Gang{ID: id, AtRisk: h} }
 func down(id string, h float64) Gang { return Gang{ID: id, AtRisk: h, Down: true} }
 
+// through has all nodes go through one pool.
+func through(free, slots int, in Input) Input {
+	in.Pools = map[string]Pool{"all": {Free: free, Slots: slots}}
+	in.Nodes = slices.Clone(in.Nodes)
+	for i := range in.Nodes {
+		in.Nodes[i].Pools = []string{"all"}
+	}
+	return in
+}
+
 // told is an order in short: a node each, with a star where it may go now.
 func told(places []Place) string {
 	var out []string
@@ -85,7 +95,7 @@ func TestWhichNodeIsNext(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			in := Input{Now: now, Free: tt.free, Slots: tt.slots, Nodes: tt.nodes, Gangs: tt.gangs, Patience: 6 * time.Hour}
+			in := through(tt.free, tt.slots, Input{Now: now, Nodes: tt.nodes, Gangs: tt.gangs, Patience: 6 * time.Hour})
 			if got := told(Make(in)); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -94,11 +104,11 @@ func TestWhichNodeIsNext(t *testing.T) {
 }
 
 func TestEachPlaceIsExplained(t *testing.T) {
-	in := Input{Now: now, Free: 2, Slots: 2, Patience: 6 * time.Hour, Gangs: []Gang{up("ml/train", 128), down("ml/old", 5)}, Nodes: []Node{
+	in := through(2, 2, Input{Now: now, Patience: 6 * time.Hour, Gangs: []Gang{up("ml/train", 128), down("ml/old", 5)}, Nodes: []Node{
 		node("late", waited(9*time.Hour), atRisk(3)), node("halted", runs("ml/old")), node("idle"), node("a", runs("ml/train")),
 		node("b", runs("ml/train"), atRisk(2)), node("odd", runs("ml/unknown")), node("plan", planned),
 		node("c", runs("ml/train")), node("d", runs("ml/train")), node("e", runs("ml/train")),
-	}}
+	}})
 	places := Make(in)
 	var got []string
 	for i, p := range places {
@@ -123,8 +133,11 @@ func TestEachPlaceIsExplained(t *testing.T) {
 
 // fleet is a random input.
 func fleet(r *rand.Rand) Input {
-	in := Input{Now: now, Slots: 1 + r.IntN(5), Patience: 6 * time.Hour}
-	in.Free = r.IntN(in.Slots + 1)
+	in := Input{Now: now, Patience: 6 * time.Hour, Pools: map[string]Pool{}}
+	for i := range 1 + r.IntN(3) {
+		slots := 1 + r.IntN(5)
+		in.Pools[fmt.Sprint("p", i)] = Pool{Free: r.IntN(slots + 1), Slots: slots}
+	}
 	for g := range r.IntN(5) {
 		in.Gangs = append(in.Gangs, Gang{ID: fmt.Sprint("g", g), AtRisk: float64(r.IntN(200)), Down: r.IntN(4) == 0})
 	}
@@ -137,6 +150,13 @@ func fleet(r *rand.Rand) Input {
 		for range r.IntN(3) {
 			n.Gangs = append(n.Gangs, fmt.Sprint("g", r.IntN(6)))
 		}
+		for name := range in.Pools {
+			// Of some seeds all nodes go through all pools.
+			if len(in.Pools) == 1 || r.IntN(2) == 0 {
+				n.Pools = append(n.Pools, name)
+			}
+		}
+		slices.Sort(n.Pools)
 		in.Nodes = append(in.Nodes, n)
 	}
 	return in
@@ -163,37 +183,63 @@ func TestPropertiesOfTheOrder(t *testing.T) {
 
 func checkOrder(t *testing.T, in Input, places []Place) {
 	t.Helper()
-	granted, places2 := 0, map[string]int{}
+	nodes, at, taken := map[string]Node{}, map[string]int{}, map[string]int{}
+	for _, n := range in.Nodes {
+		nodes[n.Name] = n
+	}
 	for i, p := range places {
-		if _, twice := places2[p.Node]; twice {
+		if _, twice := at[p.Node]; twice {
 			t.Errorf("%s has two places", p.Node)
 		}
-		places2[p.Node] = i
-		if p.Now {
-			granted++
+		at[p.Node] = i
+		for _, pool := range nodes[p.Node].Pools {
+			if p.Now {
+				taken[pool]++
+			}
 		}
 		if Explain(places, i) == "" {
 			t.Errorf("%s has no reason", p.Node)
 		}
 	}
-	if granted > in.Free || len(places) != len(in.Nodes) {
-		t.Errorf("%d go through %d slots; %d places for %d nodes", granted, in.Free, len(places), len(in.Nodes))
+	if len(places) != len(in.Nodes) {
+		t.Errorf("%d places for %d nodes", len(places), len(in.Nodes))
 	}
-	checkOverdue(t, in, places, places2)
-	for i := 0; i < len(places); {
-		b := places[i].Batch
-		n := max(1, len(b))
-		for j := range b {
-			if !gocmp.Equal(places[i+j].Batch, b) || (places[i+j].Now != places[i].Now && n <= in.Slots) {
-				t.Errorf("batch %v does not go as one", b)
-			}
+	for name, pool := range in.Pools {
+		if taken[name] > pool.Free {
+			t.Errorf("%d go through %s, which has %d slots free", taken[name], name, pool.Free)
 		}
-		i += n
+	}
+	checkOverdue(t, in, places, at)
+	checkBatches(t, in, places, nodes)
+	// Where nothing joins nodes, no slot is left empty that one could use.
+	for _, p := range places {
+		if !p.Now && len(p.Batch) == 0 && !slices.ContainsFunc(nodes[p.Node].Pools, func(name string) bool { return taken[name] >= in.Pools[name].Free }) {
+			t.Errorf("%s does not go, and every pool of its has slots", p.Node)
+		}
 	}
 }
 
-// An overdue node waits for nobody but those that have waited longer: in k slots the one with r of them before it goes in
-// the next turn but r/k. So nobody waits for longer than the patience and as many turns as there are slots for those before it.
+// checkBatches says whether what gangs join goes as one, where that can be.
+func checkBatches(t *testing.T, in Input, places []Place, nodes map[string]Node) {
+	t.Helper()
+	for i := 0; i < len(places); i += max(1, len(places[i].Batch)) {
+		batch, asked, can := places[i].Batch, map[string]int{}, true
+		for _, name := range batch {
+			for _, pool := range nodes[name].Pools {
+				asked[pool]++
+				can = can && asked[pool] <= in.Pools[pool].Slots
+			}
+		}
+		for j := range batch {
+			if !gocmp.Equal(places[i+j].Batch, batch) || can && places[i+j].Now != places[i].Now {
+				t.Errorf("batch %v does not go as one", batch)
+			}
+		}
+	}
+}
+
+// An overdue node waits for nobody but those that have waited longer: it goes wherever those leave it a slot. So in k slots
+// the one with r of them before it goes within r/k turns, and nobody waits for longer than the patience and those turns.
 func checkOverdue(t *testing.T, in Input, places []Place, at map[string]int) {
 	t.Helper()
 	var overdue []Node
@@ -203,9 +249,16 @@ func checkOverdue(t *testing.T, in Input, places []Place, at map[string]int) {
 		}
 	}
 	slices.SortFunc(overdue, func(a, b Node) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Name, b.Name)) })
+	taken := map[string]int{}
 	for i, n := range overdue {
-		if at[n.Name] != i || places[i].Reason != Overdue || places[i].Now != (i < in.Free) {
+		may := !slices.ContainsFunc(n.Pools, func(pool string) bool { return taken[pool] >= in.Pools[pool].Free })
+		if at[n.Name] != i || places[i].Reason != Overdue || places[i].Now != may {
 			t.Errorf("%s is overdue, %d have waited longer, and its place is %d (now %t)", n.Name, i, at[n.Name], places[i].Now)
+		}
+		for _, pool := range n.Pools {
+			if may {
+				taken[pool]++
+			}
 		}
 	}
 }
@@ -214,8 +267,8 @@ func FuzzMake(f *testing.F) {
 	f.Add(uint64(1), 1, 1, 0.0, int64(0))
 	f.Add(uint64(2), -1, math.MaxInt, math.Inf(-1), int64(math.MinInt64))
 	f.Fuzz(func(t *testing.T, seed uint64, free, slots int, cost float64, patience int64) {
-		in := fleet(rand.New(rand.NewPCG(seed, 2)))
-		in.Free, in.Slots, in.Patience = free, slots, time.Duration(patience)
+		in := through(free, slots, fleet(rand.New(rand.NewPCG(seed, 2))))
+		in.Patience = time.Duration(patience)
 		in.Nodes[0].AtRisk, in.Nodes[0].Devices = cost, free
 		if len(in.Gangs) > 0 {
 			in.Gangs[0].AtRisk = cost
@@ -256,7 +309,7 @@ func BenchmarkMake(b *testing.B) {
 // large is a fleet of which every node waits, with twenty pods a node: half of them of gangs of eight nodes.
 func large(size int) Input {
 	r := rand.New(rand.NewPCG(7, uint64(size)))
-	in := Input{Now: now, Free: size / 50, Slots: size / 50, Patience: 6 * time.Hour}
+	in := Input{Now: now, Patience: 6 * time.Hour}
 	for g := range size / 8 {
 		in.Gangs = append(in.Gangs, Gang{ID: fmt.Sprint("ml/train-", g), AtRisk: r.Float64() * 512, Down: r.IntN(10) == 0})
 	}
@@ -268,5 +321,5 @@ func large(size int) Input {
 		}
 		in.Nodes = append(in.Nodes, n)
 	}
-	return in
+	return through(size/50, size/50, in)
 }
