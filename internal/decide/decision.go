@@ -58,6 +58,8 @@ type Decision struct {
 	Reason, Message, WouldChange string
 	// Requeue is when to look again if nothing changes; 0 is for steps that are followed by another at once.
 	Requeue time.Duration
+	// Empties is what is to be moved once there is a slot, with Do Reserve.
+	Empties *drain.Plan
 	// Evict lists the pods to evict, with Do Evict, and Means says how.
 	Evict []drain.Move
 	Means drain.Means

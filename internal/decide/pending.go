@@ -209,7 +209,7 @@ func (s *Snapshot) begin(scope drain.Scope, plan drain.Plan) *Decision {
 		return s.waitPending(s.Refused.Reason, s.Refused.Message, s.Refused.WouldChange)
 	case !s.SlotHeld || !s.SlotSure:
 		d := move(v1alpha1.PhasePending, ReasonBudgetTaken, "every budget that selects the node gave a slot")
-		d.Do = Reserve
+		d.Do, d.Empties = Reserve, &plan
 		return d
 	case !s.ClaimHeld || (s.refills(scope) && !s.nodeTainted()):
 		d := move(v1alpha1.PhasePending, ReasonClaimed, "the claim is on the node")

@@ -36,6 +36,8 @@ const (
 	ReasonWaitDeadline = "WaitDeadline"
 	// ReasonBudgetExhausted: a NodeDisruptionBudget has no slot left.
 	ReasonBudgetExhausted = "BudgetExhausted"
+	// ReasonNotNext: a budget has a slot left, and other nodes go first.
+	ReasonNotNext = "NotNext"
 	// ReasonBudgetTaken: every budget that selects the node gave a slot.
 	ReasonBudgetTaken = "BudgetTaken"
 	// ReasonClaimed: the claim is on the node.

@@ -35,10 +35,8 @@ var gangLabels = []string{
 
 // Gang says whether a pod runs only together with others.
 func Gang(pod corev1.Pod) bool {
-	if pod.Spec.SchedulingGroup != nil {
-		return true
-	}
-	return slices.ContainsFunc(gangLabels, func(key string) bool { return pod.Labels[key] != "" })
+	_, named := GangOf(&pod)
+	return named || pod.Spec.SchedulingGroup != nil
 }
 
 // Cost says what stopping a pod costs, and which class says so. The policy's classes come first; a pod that nothing

@@ -90,8 +90,9 @@ type Move struct {
 	// Cost is what stopping it costs, Class the policy's class that says so, or the default's name.
 	Cost  v1alpha1.InterruptionCost
 	Class string
-	// AtRisk is the work it would lose, in device-hours.
-	AtRisk float64
+	// AtRisk is the work it would lose, in device-hours, and Devices how many devices it holds.
+	AtRisk  float64
+	Devices int64
 }
 
 // Left is a pod that stays, and why.
@@ -172,7 +173,7 @@ func (p *Plan) place(in Input, pod corev1.Pod) {
 	if cost == v1alpha1.CostDear {
 		p.Jobs++
 	}
-	p.Move = append(p.Move, Move{Pod: pod, Cost: cost, Class: class, AtRisk: risk})
+	p.Move = append(p.Move, Move{Pod: pod, Cost: cost, Class: class, AtRisk: risk, Devices: devices(in, pod)})
 }
 
 func blocker(pod corev1.Pod, class string) v1alpha1.Blocker {
@@ -242,19 +243,26 @@ func (p Plan) LeftFor(reason string) int {
 	return n
 }
 
-// atRisk is what a pod would lose: its devices times the time since its last checkpoint, else since its start. A
-// checkpoint in the future counts for nothing, so that no tenant can make its work look free for ever, and a missing
-// one only makes it dearer.
+// atRisk is what a pod would lose: its devices times the time since its last checkpoint, else since its start.
 func atRisk(in Input, pod corev1.Pod, cost v1alpha1.InterruptionCost) float64 {
-	if cost == v1alpha1.CostFree || cost == v1alpha1.CostCheap || pod.Status.StartTime == nil {
+	if cost == v1alpha1.CostFree || cost == v1alpha1.CostCheap {
+		return 0
+	}
+	return float64(devices(in, pod)) * hoursLost(in.Now, &pod)
+}
+
+// hoursLost is how long a pod has worked since its last checkpoint, else since its start. A checkpoint in the future counts
+// for nothing, so that no tenant can make its work look free for ever, and a missing one only makes it dearer.
+func hoursLost(now time.Time, pod *corev1.Pod) float64 {
+	if pod.Status.StartTime == nil {
 		return 0
 	}
 	since := pod.Status.StartTime.Time
 	if at, err := time.Parse(time.RFC3339, pod.Annotations[v1alpha1.AnnotationCheckpoint]); err == nil &&
-		at.After(since) && !at.After(in.Now) {
+		at.After(since) && !at.After(now) {
 		since = at
 	}
-	return float64(devices(in, pod)) * max(0, in.Now.Sub(since).Hours())
+	return max(0, now.Sub(since).Hours())
 }
 
 func cheapestFirst(a, b Move) int {

@@ -138,6 +138,7 @@ var meanings = map[State]string{
 // waits say what a Pending incident waits for. A reason that is not here is spelled out.
 var waits = map[string]string{
 	decide.ReasonBudgetExhausted:  "for a budget slot; no drain or repair until then",
+	decide.ReasonNotNext:          "for its turn: other nodes go first; no drain or repair until then",
 	decide.ReasonWaitingForIdle:   "until no work would be lost; no repair until then",
 	decide.ReasonWaitingForWindow: "for a window of the policy; no drain or repair until then",
 	decide.ReasonForeignClaim:     "for somebody else who works on this node",

@@ -102,6 +102,8 @@ type Reconciler struct {
 	claims *lru.Cache
 	// refusals remembers which pods were refused to go a moment ago, and why.
 	refusals *lru.Cache
+	// line are the nodes that wait for a budget's slot.
+	line line
 	// told holds, by UID, when the status of an incident was last written.
 	told sync.Map
 	// queue holds the nodes that wait for their turn; nil before the loop runs.
@@ -344,12 +346,14 @@ func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
 	}
 	d := decide.Next(s)
 	if d.Do == decide.Reserve {
-		refused, err := r.reserve(ctx, w, s)
+		refused, err := r.slotOrRefusal(ctx, w, s, d.Empties)
 		if err != nil || refused == nil {
 			return 0, err
 		}
 		s.Refused = refused
 		d = decide.Next(s)
+	} else {
+		r.line.leave(w.name)
 	}
 	if d.Do != decide.Move || d.Phase != v1alpha1.PhaseDraining {
 		defer w.moved()

@@ -20,6 +20,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/budget"
 	"github.com/roundhouse-dev/roundhouse/internal/claim"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
+	"github.com/roundhouse-dev/roundhouse/internal/drain"
 	"github.com/roundhouse-dev/roundhouse/internal/history"
 )
 
@@ -325,6 +326,22 @@ func (r *Reconciler) patchNode(ctx context.Context, w *work, after *corev1.Node)
 	w.nodeFresh = w.nodeFresh || stored != w.node
 	w.node = stored
 	return nil
+}
+
+// slotOrRefusal takes the slots where it is the node's turn.
+func (r *Reconciler) slotOrRefusal(ctx context.Context, w *work, s *decide.Snapshot, empties *drain.Plan) (*decide.Refusal, error) {
+	if refused := r.itsTurn(ctx, w, s, empties); refused != nil {
+		return refused, nil
+	}
+	refused, err := r.reserve(ctx, w, s)
+	switch {
+	case err != nil:
+	case refused == nil:
+		r.line.leave(w.name)
+	default:
+		r.line.refused(w.name, r.Clock.Now())
+	}
+	return refused, err
 }
 
 // reserve takes the slots; a refusal is what the incident then waits for.

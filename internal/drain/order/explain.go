@@ -3,6 +3,7 @@ package order
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 )
@@ -10,10 +11,15 @@ import (
 // maxNamed bounds how many nodes or gangs a text names.
 const maxNamed = 3
 
-// Explain says why the place at the index is where it is.
+// Explain says why the place at the index is where it is. Its figures are rough, so that the text stays the same while
+// others come and go and time passes.
 func Explain(places []Place, at int) string {
 	p := places[at]
-	text := fmt.Sprintf("place %d of %d: ", at+1, len(places))
+	text := "it is the next: "
+	if at > 0 {
+		// The power of two that is not less.
+		text = fmt.Sprintf("among the next %d: ", 1<<bits.Len(uint(at)))
+	}
 	switch p.Reason {
 	case Overdue:
 		text += "it has waited for longer than its patience"
@@ -38,7 +44,7 @@ func Explain(places []Place, at int) string {
 
 // lost says what stopping it would cost, and which gangs.
 func lost(p Place) string {
-	cost := fmt.Sprintf("%.1f device-hours would be lost", p.AtRisk)
+	cost := about(p.AtRisk) + " device-hours would be lost"
 	if math.IsInf(p.AtRisk, 1) {
 		cost = "what would be lost is not known"
 	}
@@ -46,6 +52,15 @@ func lost(p Place) string {
 		return cost
 	}
 	return cost + ", by stopping " + bounded(p.Gangs, len(p.Gangs))
+}
+
+// about is a number to one digit that counts.
+func about(hours float64) string {
+	if hours < 1 {
+		return "less than 1"
+	}
+	unit := math.Pow10(int(math.Log10(hours)))
+	return fmt.Sprintf("about %.0f", math.Round(hours/unit)*unit)
 }
 
 func bounded(names []string, of int) string {

@@ -115,18 +115,18 @@ func TestEachPlaceIsExplained(t *testing.T) {
 		got = append(got, p.Node+": "+Explain(places, i))
 	}
 	want := []string{
-		"late: place 1 of 10: it has waited for longer than its patience; 3.0 device-hours would be lost",
-		"halted: place 2 of 10: the gangs that ran on it are down, and nothing else is lost by it",
-		"idle: place 3 of 10: no work would be lost",
-		"a: place 4 of 10: of those with work, it gives back most for what is lost; 130.0 device-hours would be lost, by stopping ml/train; goes in one turn with b, c, d and 1 more",
+		"late: it is the next: it has waited for longer than its patience; about 3 device-hours would be lost",
+		"halted: among the next 2: the gangs that ran on it are down, and nothing else is lost by it",
+		"idle: among the next 4: no work would be lost",
+		"a: among the next 4: of those with work, it gives back most for what is lost; about 100 device-hours would be lost, by stopping ml/train; goes in one turn with b, c, d and 1 more",
 	}
 	if diff := gocmp.Diff(want, got[:4]); diff != "" {
 		t.Errorf("texts (-want +got):\n%s", diff)
 	}
-	if last := got[len(got)-1]; last != "plan: place 10 of 10: nothing on it has failed, and what has failed goes first" {
+	if last := got[len(got)-1]; last != "plan: among the next 16: nothing on it has failed, and what has failed goes first" {
 		t.Errorf("last is %q", last)
 	}
-	if odd := got[len(got)-2]; odd != "odd: place 9 of 10: of those with work, it gives back most for what is lost; what would be lost is not known, by stopping ml/unknown" {
+	if odd := got[len(got)-2]; odd != "odd: among the next 16: of those with work, it gives back most for what is lost; what would be lost is not known, by stopping ml/unknown" {
 		t.Errorf("before it %q", odd)
 	}
 }

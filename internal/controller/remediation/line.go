@@ -1,0 +1,290 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/decide"
+	"github.com/roundhouse-dev/roundhouse/internal/drain"
+	"github.com/roundhouse-dev/roundhouse/internal/drain/order"
+)
+
+const (
+	// lineMaxAge is how long one planning serves, and lineMinAge how long that of a long line serves at least, whoever comes or goes; lineForgets is how long a node that does not ask again is in the line: it asks
+	// as often as a wait is looked at.
+	lineMaxAge = 2 * time.Second
+	lineMinAge = 250 * time.Millisecond
+	// lineShort is how many nodes are so few that planning for each that comes costs nothing.
+	lineShort   = 64
+	lineForgets = 90 * time.Second
+	// linePatience is how long a node waits before it goes ahead of cheaper ones.
+	linePatience = time.Hour
+	// lineOffers is how long a node may leave the slot that is its turn to take; after that, and after it was refused one, it
+	// does not keep others from theirs for lineSkips.
+	lineOffers = 20 * time.Second
+	lineSkips  = time.Minute
+	// gangMaxAge is how long it is believed what a gang would lose, maxGangPods how many pods of one are looked at, and maxGangs
+	// how many gangs in one planning; the others are taken to be the dearest.
+	gangMaxAge  = 30 * time.Second
+	maxGangPods = 2000
+	maxGangs    = 64
+)
+
+// line are the nodes that only a budget's slot keeps from their drains, as this process has seen them ask. It only ever
+// withholds: who may go still has to take the slot, and where the line cannot be planned everybody may try.
+type line struct {
+	mu    sync.Mutex
+	rows  map[string]*waiting
+	gangs map[drain.GangRef]knownGang
+	// places are the last planning's, with who has a place there.
+	places  []order.Place
+	at      map[string]int
+	free    map[string]bool
+	planned time.Time
+	// stale says that somebody has left since.
+	stale bool
+}
+
+// waiting is one node in the line.
+type waiting struct {
+	node  order.Node
+	gangs map[drain.GangRef]int64 // devices of each of its pods
+	asked time.Time
+	// offered is when its turn came; skipped until then it keeps nobody.
+	offered, skipped time.Time
+}
+
+type knownGang struct {
+	gang order.Gang
+	at   time.Time
+}
+
+// itsTurn puts a node into the line, and says whether others go first.
+func (r *Reconciler) itsTurn(ctx context.Context, w *work, s *decide.Snapshot, empties *drain.Plan) *decide.Refusal {
+	l := &r.line
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := r.Clock.Now()
+	row := l.put(w, s, empties, now)
+	if now.Before(row.skipped) {
+		return nil
+	}
+	_, known := l.at[w.name]
+	age := now.Sub(l.planned)
+	fresh := known && !l.stale && age <= lineMaxAge
+	switch {
+	case fresh:
+	case age > lineMinAge || len(l.rows) <= lineShort:
+		if err := r.plan(ctx, now); err != nil {
+			return nil // the budgets decide, whoever comes first.
+		}
+	case !known:
+		if r.queue != nil {
+			r.queue.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: w.name}}, lineMinAge)
+		}
+		return &decide.Refusal{Reason: decide.ReasonNotNext, Message: "others wait for a slot too; its place among them is being found",
+			WouldChange: "its turn comes"}
+	}
+	i, ok := l.at[w.name]
+	// Where its budgets have no slot left, they say so themselves, and who is out.
+	if !ok || l.places[i].Now || !l.free[w.name] {
+		return nil
+	}
+	return &decide.Refusal{Reason: decide.ReasonNotNext, Message: "a slot is left, and others go first: " + order.Explain(l.places, i),
+		WouldChange: "its turn comes, after an hour of waiting at the latest before whatever is cheaper"}
+}
+
+// put notes that a node asks.
+func (l *line) put(w *work, s *decide.Snapshot, empties *drain.Plan, now time.Time) *waiting {
+	row := l.rows[w.name]
+	if row == nil {
+		row = &waiting{}
+		if l.rows == nil {
+			l.rows = map[string]*waiting{}
+		}
+		l.rows[w.name] = row
+	}
+	row.asked = now
+	row.node = order.Node{Name: w.name, Since: w.rem.CreationTimestamp.Time, Devices: len(w.rem.Spec.Devices)}
+	if since := w.rem.Status.Since; since != nil {
+		row.node.Since = since.Time
+	}
+	if row.node.Devices == 0 && s.Health != nil {
+		row.node.Devices = len(s.Health.Status.Devices)
+	}
+	row.gangs = map[drain.GangRef]int64{}
+	if empties == nil {
+		row.node.AtRisk = math.NaN()
+		return row
+	}
+	for i := range empties.Move {
+		m := &empties.Move[i]
+		ref, ok := drain.GangOf(&m.Pod)
+		if !ok || m.Cost != v1alpha1.CostDear {
+			row.node.AtRisk += m.AtRisk
+			continue
+		}
+		row.gangs[ref] = max(row.gangs[ref], m.Devices)
+	}
+	for i := range empties.Terminating {
+		if ref, ok := drain.GangOf(&empties.Terminating[i]); ok {
+			row.gangs[ref] = max(row.gangs[ref], 0)
+		}
+	}
+	for _, ref := range slices.SortedFunc(maps.Keys(row.gangs), func(a, b drain.GangRef) int { return compareText(a.String(), b.String()) }) {
+		row.node.Gangs = append(row.node.Gangs, ref.String())
+	}
+	return row
+}
+
+func compareText(a, b string) int {
+	switch {
+	case a == b:
+		return 0
+	case a < b:
+		return -1
+	}
+	return 1
+}
+
+// leave takes a node out of the line: it has its slot, or something else keeps it.
+func (l *line) leave(node string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.rows[node]; ok {
+		delete(l.rows, node)
+		l.stale = true
+	}
+}
+
+// refused notes that a node was refused the slot that was its turn to take: the budgets know better.
+func (l *line) refused(node string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if row := l.rows[node]; row != nil && !row.offered.IsZero() {
+		row.offered, row.skipped = time.Time{}, now.Add(lineSkips)
+		l.stale = true
+	}
+}
+
+// plan orders who asks, and gives those whose turn it is theirs at once.
+func (r *Reconciler) plan(ctx context.Context, now time.Time) error {
+	l := &r.line
+	for name, row := range l.rows {
+		if now.Sub(row.asked) > lineForgets {
+			delete(l.rows, name)
+		}
+		if !row.offered.IsZero() && now.Sub(row.offered) > lineOffers {
+			row.offered, row.skipped = time.Time{}, now.Add(lineSkips)
+		}
+	}
+	in := order.Input{Now: now, Patience: linePatience, Pools: map[string]order.Pool{}}
+	names := slices.Sorted(maps.Keys(l.rows))
+	of, rooms, err := r.Budgets.Rooms(ctx, names)
+	if err != nil {
+		return err
+	}
+	for name, room := range rooms {
+		in.Pools[name] = order.Pool{Free: room.Free, Slots: room.Slots}
+	}
+	gangs := map[drain.GangRef]int64{}
+	for _, name := range names {
+		row := l.rows[name]
+		if now.Before(row.skipped) {
+			continue
+		}
+		row.node.Pools = of[name]
+		in.Nodes = append(in.Nodes, row.node)
+		for ref, each := range row.gangs {
+			gangs[ref] = max(gangs[ref], each)
+		}
+	}
+	if contended(in) {
+		in.Gangs = r.weigh(ctx, gangs, now)
+	}
+	l.places, l.at, l.free, l.planned = order.Make(in), map[string]int{}, map[string]bool{}, now
+	l.stale = false
+	for i := range in.Nodes {
+		n := &in.Nodes[i]
+		l.free[n.Name] = !slices.ContainsFunc(n.Pools, func(pool string) bool { return in.Pools[pool].Free == 0 })
+	}
+	for i, p := range l.places {
+		l.at[p.Node] = i
+		row := l.rows[p.Node]
+		if !p.Now {
+			row.offered = time.Time{}
+			continue
+		}
+		if row.offered.IsZero() {
+			row.offered = now
+			if r.queue != nil {
+				r.queue.Add(reconcile.Request{NamespacedName: types.NamespacedName{Name: p.Node}})
+			}
+		}
+	}
+	return nil
+}
+
+// contended says whether more ask for slots of a pool than it has: else all may go, whatever they cost.
+func contended(in order.Input) bool {
+	asked := map[string]int{}
+	for i := range in.Nodes {
+		for _, pool := range in.Nodes[i].Pools {
+			if asked[pool]++; asked[pool] > in.Pools[pool].Free {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// weigh says what stopping each gang would lose. What cannot be read is left out, and is then taken to be the dearest.
+func (r *Reconciler) weigh(ctx context.Context, gangs map[drain.GangRef]int64, now time.Time) []order.Gang {
+	l := &r.line
+	maps.DeleteFunc(l.gangs, func(_ drain.GangRef, known knownGang) bool { return now.Sub(known.at) > gangMaxAge })
+	if l.gangs == nil {
+		l.gangs = map[drain.GangRef]knownGang{}
+	}
+	var out []order.Gang
+	for _, ref := range slices.SortedFunc(maps.Keys(gangs), func(a, b drain.GangRef) int { return compareText(a.String(), b.String()) }) {
+		known, ok := l.gangs[ref]
+		if !ok && len(l.gangs) < maxGangs {
+			gang, err := r.gang(ctx, ref, gangs[ref], now)
+			if err != nil {
+				continue
+			}
+			known, ok = knownGang{gang: gang, at: now}, true
+			l.gangs[ref] = known
+		}
+		if ok {
+			out = append(out, known.gang)
+		}
+	}
+	return out
+}
+
+// gang looks at the pods of a gang, wherever they run.
+func (r *Reconciler) gang(ctx context.Context, ref drain.GangRef, each int64, now time.Time) (order.Gang, error) {
+	options := []client.ListOption{client.InNamespace(ref.Namespace), client.Limit(maxGangPods)}
+	if ref.Label != "" {
+		options = append(options, client.MatchingLabels{ref.Label: ref.Name})
+	}
+	var list corev1.PodList
+	if err := r.Live.List(ctx, &list, options...); err != nil {
+		return order.Gang{}, fmt.Errorf("listing the pods of gang %s: %w", ref, err)
+	}
+	pods := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool { return !ref.Has(&pod) })
+	atRisk, down := drain.GangAtRisk(now, pods, each)
+	return order.Gang{ID: ref.String(), AtRisk: atRisk, Down: down}, nil
+}
