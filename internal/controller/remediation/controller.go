@@ -346,9 +346,9 @@ func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
 	}
 	d := decide.Next(s)
 	if d.Do == decide.Reserve {
-		refused, err := r.slotOrRefusal(ctx, w, s, d.Empties)
+		refused, after, err := r.slotOrRefusal(ctx, w, s, d.Empties)
 		if err != nil || refused == nil {
-			return 0, err
+			return after, err
 		}
 		s.Refused = refused
 		d = decide.Next(s)

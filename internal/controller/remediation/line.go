@@ -25,6 +25,9 @@ const (
 	// as often as a wait is looked at.
 	lineMaxAge = 2 * time.Second
 	lineMinAge = 250 * time.Millisecond
+	// lineGathers is how long one that comes waits for others to come too, where other incidents are pending: of those that begin
+	// together the first to ask is not the first to go.
+	lineGathers = time.Second
 	// lineShort is how many nodes are so few that planning for each that comes costs nothing.
 	lineShort   = 64
 	lineForgets = 90 * time.Second
@@ -60,7 +63,8 @@ type line struct {
 type waiting struct {
 	node  order.Node
 	gangs map[drain.GangRef]int64 // devices of each of its pods
-	asked time.Time
+	// came is when it first asked, and asked when it last did.
+	came, asked time.Time
 	// offered is when its turn came; skipped until then it keeps nobody.
 	offered, skipped time.Time
 }
@@ -70,17 +74,38 @@ type knownGang struct {
 	at   time.Time
 }
 
-// itsTurn puts a node into the line, and says whether others go first.
-func (r *Reconciler) itsTurn(ctx context.Context, w *work, s *decide.Snapshot, empties *drain.Plan) *decide.Refusal {
+// itsTurn puts a node into the line, and says whether others go first, or how long it has to wait until that can be said.
+func (r *Reconciler) itsTurn(ctx context.Context, w *work, s *decide.Snapshot, empties *drain.Plan) (*decide.Refusal, time.Duration) {
+	pending := r.pendingBeside(ctx, w.name)
 	l := &r.line
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := r.Clock.Now()
 	row := l.put(w, s, empties, now)
-	if now.Before(row.skipped) {
-		return nil
+	if left := row.came.Add(lineGathers).Sub(now); pending && left > 0 {
+		return nil, left
 	}
-	_, known := l.at[w.name]
+	if now.Before(row.skipped) {
+		return nil, 0
+	}
+	return r.place(ctx, w.name, now), 0
+}
+
+// pendingBeside says whether incidents of other nodes wait for something.
+func (r *Reconciler) pendingBeside(ctx context.Context, node string) bool {
+	var list v1alpha1.RemediationList
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(list.Items, func(rem v1alpha1.Remediation) bool {
+		return rem.Spec.Node != node && (rem.Status.Phase == "" || rem.Status.Phase == v1alpha1.PhasePending)
+	})
+}
+
+// place says whether others go before a node that is in the line.
+func (r *Reconciler) place(ctx context.Context, node string, now time.Time) *decide.Refusal {
+	l := &r.line
+	_, known := l.at[node]
 	age := now.Sub(l.planned)
 	fresh := known && !l.stale && age <= lineMaxAge
 	switch {
@@ -91,14 +116,14 @@ func (r *Reconciler) itsTurn(ctx context.Context, w *work, s *decide.Snapshot, e
 		}
 	case !known:
 		if r.queue != nil {
-			r.queue.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: w.name}}, lineMinAge)
+			r.queue.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: node}}, lineMinAge)
 		}
 		return &decide.Refusal{Reason: decide.ReasonNotNext, Message: "others wait for a slot too; its place among them is being found",
 			WouldChange: "its turn comes"}
 	}
-	i, ok := l.at[w.name]
+	i, ok := l.at[node]
 	// Where its budgets have no slot left, they say so themselves, and who is out.
-	if !ok || l.places[i].Now || !l.free[w.name] {
+	if !ok || l.places[i].Now || !l.free[node] {
 		return nil
 	}
 	return &decide.Refusal{Reason: decide.ReasonNotNext, Message: "a slot is left, and others go first: " + order.Explain(l.places, i),
@@ -109,7 +134,7 @@ func (r *Reconciler) itsTurn(ctx context.Context, w *work, s *decide.Snapshot, e
 func (l *line) put(w *work, s *decide.Snapshot, empties *drain.Plan, now time.Time) *waiting {
 	row := l.rows[w.name]
 	if row == nil {
-		row = &waiting{}
+		row = &waiting{came: now}
 		if l.rows == nil {
 			l.rows = map[string]*waiting{}
 		}

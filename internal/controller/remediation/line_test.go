@@ -54,8 +54,11 @@ func (q *queueing) asks(name string) string {
 	if plan == nil {
 		plan = &drain.Plan{}
 	}
-	refused := q.itsTurn(q.t.Context(), &work{name: name, rem: rem}, &decide.Snapshot{Now: q.clock.Now()}, plan)
-	if refused == nil {
+	refused, after := q.itsTurn(q.t.Context(), &work{name: name, rem: rem}, &decide.Snapshot{Now: q.clock.Now()}, plan)
+	switch {
+	case after > 0:
+		return "in " + after.String()
+	case refused == nil:
 		return "now"
 	}
 	return refused.Reason + ": " + refused.Message
@@ -196,4 +199,28 @@ func TestOneThatWasRefusedMayTry(t *testing.T) {
 	q.want(q.all("a", "b"), "a")
 	q.line.refused("a", q.clock.Now())
 	q.want(q.all("a", "b"), "a b")
+}
+
+// Of those that begin together the first to ask is not the first to go; one that is alone does not wait.
+func TestOneThatComesWaitsForOthersToCome(t *testing.T) {
+	q := newQueueing(t, 1)
+	if said := q.asks("a"); said != "now" {
+		t.Errorf("alone: %s", said)
+	}
+	q.line.leave("a")
+	for _, name := range []string{"a", "b"} {
+		q.must(q.server.Create(t.Context(), &v1alpha1.Remediation{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.RemediationSpec{Node: name}}))
+	}
+	q.plans["a"] = dear(40)
+	if said := q.asks("a"); said != "in 1s" {
+		t.Errorf("with another that may come: %s", said)
+	}
+	q.clock.SetTime(q.clock.Now().Add(400 * time.Millisecond))
+	if a, b := q.asks("a"), q.asks("b"); a != "in 600ms" || b != "in 1s" {
+		t.Errorf("a %s, b %s", a, b)
+	}
+	q.clock.SetTime(q.clock.Now().Add(time.Second))
+	if a, b := q.asks("a"), q.asks("b"); !strings.HasPrefix(a, "NotNext") || b != "now" {
+		t.Errorf("a %s, b %s", a, b)
+	}
 }

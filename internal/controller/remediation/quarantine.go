@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -328,10 +329,11 @@ func (r *Reconciler) patchNode(ctx context.Context, w *work, after *corev1.Node)
 	return nil
 }
 
-// slotOrRefusal takes the slots where it is the node's turn.
-func (r *Reconciler) slotOrRefusal(ctx context.Context, w *work, s *decide.Snapshot, empties *drain.Plan) (*decide.Refusal, error) {
-	if refused := r.itsTurn(ctx, w, s, empties); refused != nil {
-		return refused, nil
+// slotOrRefusal takes the slots where it is the node's turn; it gives how long to wait where that cannot be said yet.
+func (r *Reconciler) slotOrRefusal(ctx context.Context, w *work, s *decide.Snapshot, empties *drain.Plan) (*decide.Refusal, time.Duration, error) {
+	refused, after := r.itsTurn(ctx, w, s, empties)
+	if refused != nil || after > 0 {
+		return refused, after, nil
 	}
 	refused, err := r.reserve(ctx, w, s)
 	switch {
@@ -341,7 +343,7 @@ func (r *Reconciler) slotOrRefusal(ctx context.Context, w *work, s *decide.Snaps
 	default:
 		r.line.refused(w.name, r.Clock.Now())
 	}
-	return refused, err
+	return refused, 0, err
 }
 
 // reserve takes the slots; a refusal is what the incident then waits for.
