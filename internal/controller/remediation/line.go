@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -167,21 +168,14 @@ func (l *line) put(w *work, s *decide.Snapshot, empties *drain.Plan, now time.Ti
 			row.gangs[ref] = max(row.gangs[ref], 0)
 		}
 	}
-	for _, ref := range slices.SortedFunc(maps.Keys(row.gangs), func(a, b drain.GangRef) int { return compareText(a.String(), b.String()) }) {
+	for _, ref := range slices.SortedFunc(maps.Keys(row.gangs), byGangName) {
 		row.node.Gangs = append(row.node.Gangs, ref.String())
 	}
 	return row
 }
 
-func compareText(a, b string) int {
-	switch {
-	case a == b:
-		return 0
-	case a < b:
-		return -1
-	}
-	return 1
-}
+// byGangName orders gangs.
+func byGangName(a, b drain.GangRef) int { return cmp.Compare(a.String(), b.String()) }
 
 // leave takes a node out of the line: it has its slot, or something else keeps it.
 func (l *line) leave(node string) {
@@ -282,7 +276,7 @@ func (r *Reconciler) weigh(ctx context.Context, gangs map[drain.GangRef]int64, n
 		l.gangs = map[drain.GangRef]knownGang{}
 	}
 	var out []order.Gang
-	for _, ref := range slices.SortedFunc(maps.Keys(gangs), func(a, b drain.GangRef) int { return compareText(a.String(), b.String()) }) {
+	for _, ref := range slices.SortedFunc(maps.Keys(gangs), byGangName) {
 		known, ok := l.gangs[ref]
 		if !ok && len(l.gangs) < maxGangs {
 			gang, err := r.gang(ctx, ref, gangs[ref], now)
