@@ -77,13 +77,12 @@ type knownGang struct {
 
 // itsTurn puts a node into the line, and says whether others go first, or how long it has to wait until that can be said.
 func (r *Reconciler) itsTurn(ctx context.Context, w *work, s *decide.Snapshot, empties *drain.Plan) (*decide.Refusal, time.Duration) {
-	pending := r.pendingBeside(ctx, w.name)
 	l := &r.line
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := r.Clock.Now()
 	row := l.put(w, s, empties, now)
-	if left := row.came.Add(lineGathers).Sub(now); pending && left > 0 {
+	if left := row.came.Add(lineGathers).Sub(now); left > 0 && r.pendingBeside(ctx, w.name) {
 		return nil, left
 	}
 	if now.Before(row.skipped) {
