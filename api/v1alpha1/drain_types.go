@@ -38,7 +38,21 @@ type WorkloadMatch struct {
 	Gang *bool `json:"gang,omitempty"`
 }
 
+// WorkloadGate is another system's word that its work on a node has ended.
+type WorkloadGate struct {
+	// nodeCondition is the type of a condition of the Node that this system sets to True when nothing of its work is left there.
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=316
+	NodeCondition string `json:"nodeCondition"`
+	// deadline is how long a drain waits for it, where that is longer than the drain's own deadline; then a human is asked.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
+	Deadline metav1.Duration `json:"deadline"`
+}
+
 // WorkloadClass gives the pods it matches an interruption cost.
+// +kubebuilder:validation:XValidation:rule="!has(self.gate) || self.cost == 'Never'",message="gate goes with cost Never: it is the word without which the pods are not stopped"
 type WorkloadClass struct {
 	// name is how the class is called in explanations.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
@@ -48,6 +62,10 @@ type WorkloadClass struct {
 	Match WorkloadMatch `json:"match"`
 	// cost is what stopping such a pod costs.
 	Cost InterruptionCost `json:"cost"`
+	// gate says, with cost Never, whose word lets the pods be moved after all: of those that another scheduler fills with work
+	// which Kubernetes does not see, such as Slurm.
+	// +optional
+	Gate *WorkloadGate `json:"gate,omitempty"`
 }
 
 // DrainBy is how a drain stops pods.

@@ -109,12 +109,27 @@ func Emptied(s *Snapshot) bool {
 // drainTooLong asks a human when a drain does not end.
 func drainTooLong(s *Snapshot) *Decision {
 	st := s.status()
-	if p := s.plan(); p == nil || p.Empty() || st.Deadline == nil || s.Now.Before(st.Deadline.Time) {
+	p := s.plan()
+	if p == nil || p.Empty() || st.Deadline == nil || s.Now.Before(st.Deadline.Time) || s.gateDeadline(p) != nil {
 		return nil
 	}
-	d := escalate(ReasonDrainDeadline, fmt.Sprintf("the drain did not end within %s: %s", span(s.drainDeadline()), s.blockersText()), wayOut)
+	d := escalate(ReasonDrainDeadline, fmt.Sprintf("the drain did not end within %s: %s", span(max(s.drainDeadline(), p.Gate)), s.blockersText()), wayOut)
 	d.Do = Unclaim
 	return d
+}
+
+// drainUntil is when a drain gives up: later where a gate that is closed may take longer.
+func (s *Snapshot) drainUntil(p *drain.Plan) time.Time {
+	return s.drainSince().Add(max(s.drainDeadline(), p.Gate))
+}
+
+// gateDeadline moves the drain's deadline to that of a gate that is closed; nil where that has been done, or need not be.
+func (s *Snapshot) gateDeadline(p *drain.Plan) *time.Time {
+	until, st := s.drainUntil(p), s.status()
+	if p.Gate <= s.drainDeadline() || st.Deadline == nil || !st.Deadline.Time.Before(until.Truncate(time.Second)) {
+		return nil
+	}
+	return &until
 }
 
 // PodsEnd is what a drain waits for; what it does otherwise follows it.
@@ -133,6 +148,7 @@ func evict(s *Snapshot) *Decision {
 	d := wait(v1alpha1.PhaseDraining, s.drainPoll(), ReasonEvicting, s.drainText(s.scope(), *p), PodsEnd+s.nextMeans(next))
 	d.Drain, d.Means = s.drainStatus(s.scope(), *p), means
 	d.Drain.By = means.By
+	d.Deadline = s.gateDeadline(p)
 	hurry := p.Hurry(means, s.Now, s.drainClasses())
 	switch {
 	case len(p.Move)+len(hurry) > 0:
@@ -142,6 +158,9 @@ func evict(s *Snapshot) *Decision {
 	default:
 		d.Reason, d.Message = ReasonEvictionBlocked, s.blockersText()
 		d.WouldChange = "a human stops the pods, which no escalation does, or the policy's drain.classes allow it"
+		if p.Gate > 0 {
+			d.Reason, d.WouldChange = ReasonGateClosed, "the other system says so, until "+stamp(s.drainUntil(p))
+		}
 	}
 	return d
 }

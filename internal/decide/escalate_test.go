@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -140,5 +141,38 @@ func TestStepsThatThePolicyHasLostAreNotTaken(t *testing.T) {
 	w.policy.Spec.Drain = nil
 	if d := w.run(); d.Means.By != v1alpha1.DrainByEvict || w.rem.Status.Drain.By != v1alpha1.DrainByEvict || d.WouldChange != PodsEnd {
 		t.Errorf("by %s, shown %s: %s", d.Means.By, w.rem.Status.Drain.By, d.WouldChange)
+	}
+}
+
+// A gate lets a drain wait for longer than its own deadline, and not for ever.
+func TestADrainWaitsForAGateAsLongAsThatMayTake(t *testing.T) {
+	w := escalating(t)
+	w.policy.Spec.Drain = &v1alpha1.Drain{Classes: []v1alpha1.WorkloadClass{{Name: "slurm", Match: v1alpha1.WorkloadMatch{OwnerKinds: []string{"Job"}},
+		Cost: v1alpha1.CostNever, Gate: &v1alpha1.WorkloadGate{NodeCondition: "SlurmDrained", Deadline: minutes(180)}}}}
+	w.fault("Xid79", bad)
+	if d := w.run(); d.Reason != ReasonGateClosed || !strings.Contains(d.Message, "condition SlurmDrained of the Node is True") ||
+		d.WouldChange != "the other system says so, until 2026-11-23T13:00:00Z" {
+		t.Fatalf("%s: %s; %s", d.Reason, d.Message, d.WouldChange)
+	}
+	w.pass(179 * time.Minute)
+	if d := w.run(); d.Phase != v1alpha1.PhaseDraining || len(w.evicted) > 0 {
+		t.Fatalf("%s, gone: %v", d.Phase, w.evicted)
+	}
+	w.node.Status.Conditions = append(w.node.Status.Conditions, corev1.NodeCondition{Type: "SlurmDrained", Status: corev1.ConditionTrue})
+	w.run()
+	if d := w.run(); d.Phase != v1alpha1.PhaseRepairing || len(w.evicted) != 1 {
+		t.Errorf("%s, gone: %v", d.Phase, w.evicted)
+	}
+}
+
+func TestAGateThatStaysClosedAsksAHuman(t *testing.T) {
+	w := escalating(t)
+	w.policy.Spec.Drain = &v1alpha1.Drain{Classes: []v1alpha1.WorkloadClass{{Name: "slurm", Match: v1alpha1.WorkloadMatch{OwnerKinds: []string{"Job"}},
+		Cost: v1alpha1.CostNever, Gate: &v1alpha1.WorkloadGate{NodeCondition: "SlurmDrained", Deadline: minutes(180)}}}}
+	w.fault("Xid79", bad)
+	w.run()
+	w.pass(180 * time.Minute)
+	if d := w.run(); d.Phase != v1alpha1.PhaseEscalated || !strings.Contains(w.rem.Status.Message, "the drain did not end within 3h: ml/train-0: class slurm waits") {
+		t.Errorf("%s: %s", d.Phase, w.rem.Status.Message)
 	}
 }

@@ -50,6 +50,8 @@ const (
 	ReasonEvictionBlocked = "EvictionBlocked"
 	// ReasonEvictionStuck: a PodDisruptionBudget refuses for as long as nobody changes something.
 	ReasonEvictionStuck = "EvictionStuck"
+	// ReasonGateClosed: another system has not said yet that its work on the node has ended.
+	ReasonGateClosed = "GateClosed"
 	// ReasonWaitingForPods: evicted pods have not ended yet.
 	ReasonWaitingForPods = "WaitingForPods"
 	// ReasonDeviceDrained: no pod holds a bad device any more.

@@ -249,6 +249,9 @@ func (w *world) plan(s *Snapshot) {
 		}
 	}
 	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: s.RepairDevices()}
+	if w.node != nil {
+		in.Conditions = w.node.Status.Conditions
+	}
 	if w.policy != nil && w.policy.Spec.Drain != nil {
 		in.Classes = w.policy.Spec.Drain.Classes
 	}

@@ -51,6 +51,9 @@ const (
 	ReasonUntold = "DeviceUntold"
 	// ReasonUnreplicated is given for pods that nothing would create again.
 	ReasonUnreplicated = "Unreplicated"
+	// ReasonGateClosed is given for pods whose class has a gate, while the system that it names has not said that its work on
+	// the node has ended.
+	ReasonGateClosed = "GateClosed"
 	// ReasonNever is given for pods whose class says that only a human stops them.
 	ReasonNever = "NeverByPolicy"
 )
@@ -82,6 +85,8 @@ type Input struct {
 	Incident, Home string
 	// Classes say what stopping a pod costs; the first that matches counts.
 	Classes []v1alpha1.WorkloadClass
+	// Conditions are the Node's, for the classes that have a gate.
+	Conditions []corev1.NodeCondition
 }
 
 // Move is a pod that must go.
@@ -116,6 +121,8 @@ type Plan struct {
 	// Untold counts the pods of Left with ReasonUntold, and UntoldWhy is the input's where there are any.
 	Untold    int
 	UntoldWhy string
+	// Gate is the longest time that a gate which is closed lets this drain wait; 0 where none is.
+	Gate time.Duration
 	// Jobs counts the pods of Move and Blockers that would lose work.
 	Jobs int
 }
@@ -163,6 +170,14 @@ func (p *Plan) place(in Input, pod corev1.Pod) {
 	if in.Scope == ScopeDevice && !in.Whole && cost == v1alpha1.CostDear && holdsOther(in.Holding[pod.UID], in.BadDevices) {
 		p.Left = append(p.Left, Left{Pod: pod, Reason: ReasonGoodDevices})
 		return
+	}
+	if gate := gateOf(in.Classes, class, cost); gate != nil {
+		if !isOpen(gate, in.Conditions) {
+			p.Gate = max(p.Gate, gate.Deadline.Duration)
+			p.Blockers = append(p.Blockers, closed(pod, class, gate))
+			return
+		}
+		cost = v1alpha1.CostCheap // its work has ended.
 	}
 	risk := atRisk(in, pod, cost)
 	p.AtRisk += risk

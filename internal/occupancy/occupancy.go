@@ -15,6 +15,9 @@ import (
 func Plan(s *decide.Snapshot, pods []corev1.Pod, claims Claims, home string) {
 	in := drain.Input{Now: s.Now, Pods: pods, Scope: drain.ScopeNode, BadDevices: s.RepairDevices(), Holding: Holding(claims, s),
 		Incident: s.Remediation.Name, Home: home}
+	if s.Node != nil {
+		in.Conditions = s.Node.Status.Conditions
+	}
 	in.Untold, in.UntoldWhy = byPlugin(in.Pods, s, in.Holding)
 	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
 		in.Classes = p.Spec.Drain.Classes
