@@ -244,7 +244,7 @@ func (s *Snapshot) drainStatus(scope drain.Scope, plan drain.Plan) *v1alpha1.Dra
 		return st
 	}
 	st.PodsMoved = old.PodsMoved
-	if s.phase() == v1alpha1.PhaseDraining && old.Scope == st.Scope {
+	if old.Scope == st.Scope {
 		st.Since, st.By = old.Since, old.By
 	}
 	return st

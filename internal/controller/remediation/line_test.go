@@ -224,3 +224,13 @@ func TestOneThatComesWaitsForOthersToCome(t *testing.T) {
 		t.Errorf("a %s, b %s", a, b)
 	}
 }
+
+func TestWhoAsksNoLongerIsForgotten(t *testing.T) {
+	q := newQueueing(t, 1)
+	q.all("a", "b", "c")
+	q.clock.SetTime(q.clock.Now().Add(lineForgets + time.Second))
+	q.asks("a")
+	if n := len(q.line.rows); n != 1 {
+		t.Errorf("%d in the line, want the one that asks", n)
+	}
+}

@@ -36,7 +36,7 @@ func (s *Source) ResetDomains() map[string]string {
 func (s *Source) joinLocked(l *look) {
 	for i := range l.GPUs {
 		g := &l.GPUs[i]
-		if g.Address == "" || g.Lost != "" {
+		if g.Address == "" {
 			continue
 		}
 		if s.joins == nil {
