@@ -83,7 +83,15 @@ func (s *Snapshot) scope() drain.Scope {
 	return drain.ScopeNode
 }
 
-func (s *Snapshot) plan() *drain.Plan { return s.planOf(s.scope()) }
+// plan is what is left of the drain under way. What it has removed by force it does not wait for.
+func (s *Snapshot) plan() *drain.Plan {
+	p := s.planOf(s.scope())
+	if means, _ := s.means(); p != nil && means.By == v1alpha1.DrainByForceDelete && s.phase() == v1alpha1.PhaseDraining {
+		left := p.WithoutForced(s.Now)
+		return &left
+	}
+	return p
+}
 
 // planOf is what a drain of this scope would do; nil where nobody has looked.
 func (s *Snapshot) planOf(scope drain.Scope) *drain.Plan {
@@ -149,7 +157,7 @@ func evict(s *Snapshot) *Decision {
 	d.Drain, d.Means = s.drainStatus(s.scope(), *p), means
 	d.Drain.By = means.By
 	d.Deadline = s.gateDeadline(p)
-	hurry := p.Hurry(means, s.Now, s.drainClasses())
+	hurry := p.Hurry(means, s.Now)
 	switch {
 	case len(p.Move)+len(hurry) > 0:
 		d.Do, d.Evict = Evict, slices.Concat(hurry, p.Move)

@@ -121,7 +121,7 @@ func TestAPodThatHangsIsRemovedByForceOnlyWhenItHasOutlastedItsGrace(t *testing.
 	for _, tc := range []struct {
 		pass time.Duration
 		want []string
-	}{{46 * time.Minute, nil}, {4 * time.Minute, nil}, {time.Second, []string{"train-0"}}} {
+	}{{46 * time.Minute, nil}, {4 * time.Minute, nil}, {31 * time.Second, []string{"train-0"}}} {
 		w.pass(tc.pass)
 		w.run()
 		if diff := cmp.Diff(tc.want, w.evicted); diff != "" {

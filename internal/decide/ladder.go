@@ -343,13 +343,6 @@ func (s *Snapshot) drainBy() v1alpha1.DrainBy {
 	return v1alpha1.DrainByEvict
 }
 
-func (s *Snapshot) drainClasses() []v1alpha1.WorkloadClass {
-	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
-		return p.Spec.Drain.Classes
-	}
-	return nil
-}
-
 // waitDeadline is when a Pending incident has waited as long as its rule allows.
 func (s *Snapshot) waitDeadline() time.Time {
 	d := defaultWaitDeadline

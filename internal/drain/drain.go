@@ -112,6 +112,8 @@ type Plan struct {
 	Move []Move
 	// Terminating are pods that are going already.
 	Terminating []corev1.Pod
+	// going are those of them that would be moved if they were not.
+	going []Move
 	// Left are the pods that stay.
 	Left []Left
 	// Blockers are pods that only a human may stop.
@@ -162,12 +164,21 @@ func (p *Plan) place(in Input, pod corev1.Pod) {
 		}
 		return
 	}
+	cost, class := Cost(pod, in.Classes)
+	onOthers := in.Scope == ScopeDevice && !in.Whole && cost == v1alpha1.CostDear && holdsOther(in.Holding[pod.UID], in.BadDevices)
 	if pod.DeletionTimestamp != nil {
 		p.Terminating = append(p.Terminating, pod)
+		if gate := gateOf(in.Classes, class, cost); gate != nil && isOpen(gate, in.Conditions) {
+			cost = v1alpha1.CostCheap
+		}
+		asked := pod
+		asked.DeletionTimestamp = nil
+		if !onOthers && leave(in, asked) == "" {
+			p.going = append(p.going, Move{Pod: pod, Cost: cost, Class: class})
+		}
 		return
 	}
-	cost, class := Cost(pod, in.Classes)
-	if in.Scope == ScopeDevice && !in.Whole && cost == v1alpha1.CostDear && holdsOther(in.Holding[pod.UID], in.BadDevices) {
+	if onOthers {
 		p.Left = append(p.Left, Left{Pod: pod, Reason: ReasonGoodDevices})
 		return
 	}

@@ -58,6 +58,8 @@ type Outcome struct {
 	RetryAfter time.Duration
 	// Budgets names the PodDisruptionBudgets that refuse, as far as they are known.
 	Budgets []string
+	// Passing says that the server would rather have been asked a moment later: nothing has been refused for good.
+	Passing bool
 	// Stuck is why they will go on to refuse until somebody changes something; empty where they may not.
 	Stuck string
 }
@@ -102,7 +104,7 @@ func (e Evictor) Evict(ctx context.Context, pod *corev1.Pod, how How) (Outcome, 
 	if err != nil || (outcome.Kind != Blocked && outcome.Kind != Misconfigured) {
 		return outcome, err
 	}
-	if !how.Delete {
+	if !how.Delete || outcome.Passing {
 		return e.whetherStuck(ctx, pod, outcome), nil
 	}
 	deleted, err := e.delete(ctx, pod, Deleted, grace)
@@ -149,7 +151,7 @@ func (e Evictor) delete(ctx context.Context, pod *corev1.Pod, kind Kind, grace *
 		options = append(options, client.DryRunAll)
 	}
 	err := e.Client.Delete(ctx, pod.DeepCopy(), options...)
-	if apierrors.IsForbidden(err) {
+	if apierrors.IsForbidden(err) && strings.Contains(err.Error(), " cannot delete resource ") {
 		return Outcome{Kind: Misconfigured, Message: "the controller may not delete pods: install the chart with drain.deletePods=true"}, nil
 	}
 	outcome, known := classify(err)
@@ -181,7 +183,7 @@ func classify(err error) (outcome Outcome, known bool) {
 		return Outcome{Kind: Gone, Message: "another pod has its name now"}, true
 	case apierrors.IsConflict(err):
 		// 409 otherwise: the server lost a race with another writer of the pod more often than it tries again.
-		return Outcome{Kind: Blocked, Message: "the pod changed while it was being evicted", RetryAfter: time.Second}, true
+		return Outcome{Kind: Blocked, Message: "the pod changed while it was being evicted", RetryAfter: time.Second, Passing: true}, true
 	case apierrors.IsTooManyRequests(err) && refusedByBudget(status):
 		// 429 with the cause DisruptionBudget: a budget says not now.
 		return blocked(status), true
@@ -190,6 +192,9 @@ func classify(err error) (outcome Outcome, known bool) {
 		return blocked(status), true
 	case apierrors.IsForbidden(err) && terminatingNamespace(status):
 		return Outcome{Kind: Terminating, Message: "its namespace is being deleted"}, true
+	case webhooked.MatchString(status.Status().Message):
+		// An admission webhook refuses, as KubeVirt's does while it migrates a virtual machine, or cannot.
+		return Outcome{Kind: Blocked, Message: status.Status().Message, RetryAfter: DefaultRetryAfter}, true
 	case status.Status().Code == http.StatusInternalServerError && strings.Contains(status.Status().Message, moreThanOne):
 		// 500 with this message is permanent: the pod stays unevictable while two budgets select it.
 		return Outcome{Kind: Misconfigured, Message: "more than one PodDisruptionBudget selects it, and the Eviction API " +
@@ -199,6 +204,10 @@ func classify(err error) (outcome Outcome, known bool) {
 	// 500 a webhook or the store, 504 a lost race for the budget.
 	return Outcome{}, false
 }
+
+// webhooked is how the server words a refusal by a webhook (ToStatusErr in k8s.io/apiserver's webhook errors); what a webhook that
+// cannot be reached gives is another text.
+var webhooked = regexp.MustCompile(`^admission webhook "[^"]*" denied the request`)
 
 // moreThanOne is how eviction.go words the only permanent refusal; the status has no reason and no cause to tell by.
 const moreThanOne = "more than one PodDisruptionBudget"
@@ -246,6 +255,7 @@ var budgetName = regexp.MustCompile(`disruption budget ([a-z0-9]([-a-z0-9.]*[a-z
 func blocked(status apierrors.APIStatus) Outcome {
 	causes := budgetCauses(status)
 	outcome := Outcome{Kind: Blocked, Message: strings.Join(causes, "; "), RetryAfter: DefaultRetryAfter}
+	outcome.Passing = strings.HasSuffix(outcome.Message, "is still being processed by the server.")
 	for _, cause := range causes {
 		if match := budgetName.FindStringSubmatch(cause); match != nil {
 			outcome.Budgets = append(outcome.Budgets, match[1])

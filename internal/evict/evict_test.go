@@ -128,7 +128,7 @@ func TestEvict(t *testing.T) {
 		},
 		"409 otherwise: ask again": {
 			status: 409, answer: failure(409, metav1.StatusReasonConflict, "Operation cannot be fulfilled on pods: the object has been modified", nil),
-			want: Outcome{Kind: Blocked, Message: "the pod changed while it was being evicted", RetryAfter: time.Second},
+			want: Outcome{Kind: Blocked, Message: "the pod changed while it was being evicted", RetryAfter: time.Second, Passing: true},
 		},
 		"429: the budget needs its pods": {
 			status: 429, answer: failure(429, metav1.StatusReasonTooManyRequests, refusal, byBudget("The disruption budget train-pdb needs 3 healthy pods and has 3 currently", 0)),
@@ -136,7 +136,7 @@ func TestEvict(t *testing.T) {
 		},
 		"429: the budget is not up to date, with a header that client-go would sleep for": {
 			status: 429, answer: failure(429, metav1.StatusReasonTooManyRequests, refusal, byBudget("The disruption budget a.b is still being processed by the server.", 7)),
-			want: Outcome{Kind: Blocked, Message: "The disruption budget a.b is still being processed by the server.", RetryAfter: 7 * time.Second, Budgets: []string{"a.b"}},
+			want: Outcome{Kind: Blocked, Message: "The disruption budget a.b is still being processed by the server.", RetryAfter: 7 * time.Second, Budgets: []string{"a.b"}, Passing: true},
 		},
 		"429 without the cause: the server is busy, which says nothing about the pod": {
 			status: 429, answer: failure(429, metav1.StatusReasonTooManyRequests, "too many requests", &metav1.StatusDetails{RetryAfterSeconds: 1}), err: true,

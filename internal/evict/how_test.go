@@ -55,6 +55,7 @@ func TestHowHardAPodIsAskedToGo(t *testing.T) {
 	blocked := Outcome{Kind: Blocked, Message: "The disruption budget b needs 1 healthy pods and has 1 currently", RetryAfter: DefaultRetryAfter, Budgets: []string{"b"}}
 	noRight := blocked
 	noRight.Message += "; the controller may not delete pods: install the chart with drain.deletePods=true"
+	hooked := failure(429, metav1.StatusReasonTooManyRequests, `admission webhook "virt-launcher-eviction-interceptor.kubevirt.io" denied the request: VMI cannot migrate`, nil)
 	going := func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: time.Now()} }
 	tests := map[string]struct {
 		how      How
@@ -68,19 +69,27 @@ func TestHowHardAPodIsAskedToGo(t *testing.T) {
 		log      []string
 		err      bool
 	}{
-		"an eviction with the pod's own grace":                    {eviction: 201, answer: ok, want: Outcome{Kind: Evicted}, log: []string{"evict"}},
-		"an eviction with a shorter grace":                        {how: How{Grace: time.Minute}, eviction: 201, answer: ok, want: Outcome{Kind: Evicted}, log: []string{"evict in 60s"}},
-		"one that is going is asked to go sooner":                 {how: How{Grace: time.Minute}, change: going, eviction: 201, answer: ok, want: Outcome{Kind: Evicted}, log: []string{"evict in 60s"}},
-		"no deletion where the eviction is granted":               {how: How{Delete: true}, eviction: 201, answer: ok, want: Outcome{Kind: Evicted}, log: []string{"evict"}},
-		"no deletion of a refused one where nobody says so":       {how: How{Force: true}, eviction: 429, answer: refused, want: blocked, log: []string{"evict"}},
-		"a deletion where the eviction is refused":                {how: How{Delete: true}, eviction: 429, answer: refused, deletion: 200, why: ok, want: Outcome{Kind: Deleted}, log: []string{"evict", "delete"}},
-		"with the same grace":                                     {how: How{Delete: true, Grace: time.Minute}, eviction: 429, answer: refused, deletion: 200, why: ok, want: Outcome{Kind: Deleted}, log: []string{"evict in 60s", "delete in 60s"}},
-		"no deletion where the server is busy":                    {how: How{Delete: true}, eviction: 500, answer: failure(500, "InternalError", "etcd", nil), err: true, log: []string{"evict"}},
-		"without the right to delete, both reasons are told":      {how: How{Delete: true}, eviction: 429, answer: refused, deletion: 403, why: failure(403, metav1.StatusReasonForbidden, "no", nil), want: noRight, log: []string{"evict", "delete"}},
+		"an eviction with the pod's own grace":               {eviction: 201, answer: ok, want: Outcome{Kind: Evicted}, log: []string{"evict"}},
+		"an eviction with a shorter grace":                   {how: How{Grace: time.Minute}, eviction: 201, answer: ok, want: Outcome{Kind: Evicted}, log: []string{"evict in 60s"}},
+		"one that is going is asked to go sooner":            {how: How{Grace: time.Minute}, change: going, eviction: 201, answer: ok, want: Outcome{Kind: Evicted}, log: []string{"evict in 60s"}},
+		"no deletion where the eviction is granted":          {how: How{Delete: true}, eviction: 201, answer: ok, want: Outcome{Kind: Evicted}, log: []string{"evict"}},
+		"no deletion of a refused one where nobody says so":  {how: How{Force: true}, eviction: 429, answer: refused, want: blocked, log: []string{"evict"}},
+		"a deletion where the eviction is refused":           {how: How{Delete: true}, eviction: 429, answer: refused, deletion: 200, why: ok, want: Outcome{Kind: Deleted}, log: []string{"evict", "delete"}},
+		"with the same grace":                                {how: How{Delete: true, Grace: time.Minute}, eviction: 429, answer: refused, deletion: 200, why: ok, want: Outcome{Kind: Deleted}, log: []string{"evict in 60s", "delete in 60s"}},
+		"no deletion where the server is busy":               {how: How{Delete: true}, eviction: 500, answer: failure(500, "InternalError", "etcd", nil), err: true, log: []string{"evict"}},
+		"without the right to delete, both reasons are told": {how: How{Delete: true}, eviction: 429, answer: refused, deletion: 403, why: failure(403, metav1.StatusReasonForbidden, `pods "train-1" is forbidden: User "u" cannot delete resource "pods" in API group "" in the namespace "ml"`, nil), want: noRight, log: []string{"evict", "delete"}},
+		"a refusal for another reason is told as it is":      {how: How{Delete: true}, eviction: 429, answer: refused, deletion: 403, why: failure(403, metav1.StatusReasonForbidden, "denied by policy", nil), err: true, log: []string{"evict", "delete"}},
+		"no deletion where the server would rather be asked later": {how: How{Delete: true}, eviction: 429,
+			answer: failure(429, metav1.StatusReasonTooManyRequests, "no", byBudget("The disruption budget b is still being processed by the server.", 0)),
+			want:   Outcome{Kind: Blocked, Message: "The disruption budget b is still being processed by the server.", RetryAfter: DefaultRetryAfter, Budgets: []string{"b"}, Passing: true}, log: []string{"evict"}},
+		"a deletion where a webhook refuses the eviction": {how: How{Delete: true}, eviction: 429, answer: hooked, deletion: 200, why: ok, want: Outcome{Kind: Deleted}, log: []string{"evict", "delete"}},
+		"a webhook's refusal is named":                    {eviction: 429, answer: hooked, want: Outcome{Kind: Blocked, RetryAfter: DefaultRetryAfter, Message: hooked.Message}, log: []string{"evict"}},
+		"a webhook that fails says nothing of the pod": {eviction: 500, err: true, log: []string{"evict"},
+			answer: failure(500, "InternalError", `Internal error occurred: failed calling webhook "v.kubevirt.io": no endpoints`, nil)},
 		"a deletion that comes too late":                          {how: How{Delete: true}, eviction: 429, answer: refused, deletion: 404, why: failure(404, metav1.StatusReasonNotFound, "gone", nil), want: Outcome{Kind: Gone, Message: "it no longer exists"}, log: []string{"evict", "delete"}},
 		"a deletion of which nothing is known":                    {how: How{Delete: true}, eviction: 429, answer: refused, deletion: 500, why: failure(500, "InternalError", "etcd", nil), err: true, log: []string{"evict", "delete"}},
 		"force, of one that is going":                             {how: How{Force: true, Delete: true}, change: going, deletion: 200, why: ok, want: Outcome{Kind: Forced}, log: []string{"delete in 0s"}},
-		"force without the right":                                 {how: How{Force: true}, change: going, deletion: 403, why: failure(403, metav1.StatusReasonForbidden, "no", nil), want: Outcome{Kind: Misconfigured, Message: "the controller may not delete pods: install the chart with drain.deletePods=true"}, log: []string{"delete in 0s"}},
+		"force without the right":                                 {how: How{Force: true}, change: going, deletion: 403, why: failure(403, metav1.StatusReasonForbidden, `pods "train-1" is forbidden: User "u" cannot delete resource "pods" in API group "" in the namespace "ml"`, nil), want: Outcome{Kind: Misconfigured, Message: "the controller may not delete pods: install the chart with drain.deletePods=true"}, log: []string{"delete in 0s"}},
 		"never force of one that nobody has asked to go":          {how: How{Force: true}, eviction: 201, answer: ok, want: Outcome{Kind: Evicted}, log: []string{"evict"}},
 		"a rehearsal of all of it":                                {how: How{Delete: true}, dry: true, eviction: 429, answer: refused, deletion: 200, why: ok, want: Outcome{Kind: Deleted}, log: []string{"evict, dry", "delete, dry"}},
 		"one that is going and whose time is right is left to it": {how: How{Delete: true}, change: going, want: Outcome{Kind: Terminating, Message: "it is already being deleted"}},

@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -119,13 +120,16 @@ func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *
 	}
 	var refusals []evict.Outcome
 	var named []v1alpha1.Blocker
+	var failed []error
 	for i, m := range r.turns(d, s.Now) {
 		if i >= evictAtOnce && m.told == nil {
 			continue // in the next step.
 		}
 		out, err := r.stop(ctx, m, d.Means, s.Now)
 		if err != nil {
-			return err
+			// What is not known of one pod keeps no other from its turn.
+			failed = append(failed, err)
+			continue
 		}
 		switch out.Kind {
 		case evict.Evicted, evict.Deleted:
@@ -139,7 +143,7 @@ func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *
 		}
 	}
 	refused(d, st, refusals, named)
-	return nil
+	return errors.Join(failed...)
 }
 
 // turn is a pod whose turn it is to be asked to go; told is what was said a moment ago, where it has to wait to be asked again.
@@ -227,7 +231,7 @@ func refused(d *decide.Decision, st *v1alpha1.RemediationStatus, refusals []evic
 		}
 		return 1
 	})
-	d.Drain.Blockers = append(d.Drain.Blockers, named...)
+	d.Drain.Blockers = append(named, d.Drain.Blockers...)
 	d.Drain.Blockers = d.Drain.Blockers[:min(len(d.Drain.Blockers), drain.MaxBlockers)]
 	otherwise := strings.TrimPrefix(d.WouldChange, decide.PodsEnd)
 	d.Reason, d.WouldChange = decide.ReasonEvictionBlocked, "the budget allows it, or a human changes it"+otherwise

@@ -38,6 +38,8 @@ const (
 	// does not keep others from theirs for lineSkips.
 	lineOffers = 20 * time.Second
 	lineSkips  = time.Minute
+	// lineTimeout bounds one planning, which others in the line wait for.
+	lineTimeout = 5 * time.Second
 	// gangMaxAge is how long it is believed what a gang would lose, maxGangPods how many pods of one are looked at, and maxGangs
 	// how many gangs in one planning; the others are taken to be the dearest.
 	gangMaxAge  = 30 * time.Second
@@ -48,6 +50,8 @@ const (
 // line are the nodes that only a budget's slot keeps from their drains, as this process has seen them ask. It only ever
 // withholds: who may go still has to take the slot, and where the line cannot be planned everybody may try.
 type line struct {
+	// in are the nodes that have a row, to be asked without the lock: who is not in the line waits for nobody's planning.
+	in    sync.Map
 	mu    sync.Mutex
 	rows  map[string]*waiting
 	gangs map[drain.GangRef]knownGang
@@ -111,6 +115,8 @@ func (r *Reconciler) place(ctx context.Context, node string, now time.Time) *dec
 	switch {
 	case fresh:
 	case age > lineMinAge || len(l.rows) <= lineShort:
+		ctx, cancel := context.WithTimeout(ctx, lineTimeout)
+		defer cancel()
 		if err := r.plan(ctx, now); err != nil {
 			return nil // the budgets decide, whoever comes first.
 		}
@@ -139,6 +145,7 @@ func (l *line) put(w *work, s *decide.Snapshot, empties *drain.Plan, now time.Ti
 			l.rows = map[string]*waiting{}
 		}
 		l.rows[w.name] = row
+		l.in.Store(w.name, true)
 	}
 	row.asked = now
 	row.node = order.Node{Name: w.name, Since: w.rem.CreationTimestamp.Time, Devices: len(w.rem.Spec.Devices)}
@@ -178,6 +185,9 @@ func byGangName(a, b drain.GangRef) int { return cmp.Compare(a.String(), b.Strin
 
 // leave takes a node out of the line: it has its slot, or something else keeps it.
 func (l *line) leave(node string) {
+	if _, in := l.in.LoadAndDelete(node); !in {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.rows[node]; ok {
@@ -202,6 +212,7 @@ func (r *Reconciler) plan(ctx context.Context, now time.Time) error {
 	for name, row := range l.rows {
 		if now.Sub(row.asked) > lineForgets {
 			delete(l.rows, name)
+			l.in.Delete(name)
 		}
 		if !row.offered.IsZero() && now.Sub(row.offered) > lineOffers {
 			row.offered, row.skipped = time.Time{}, now.Add(lineSkips)
