@@ -26,8 +26,10 @@ func underLoad(s *Snapshot) *Decision {
 		return nil
 	}
 	switch {
-	case run == nil && s.Otherwise == "":
-		return wait(v1alpha1.PhaseVerifying, time.Second, ReasonVerifying, "how the node's devices are offered could not be looked at", "the API server answers")
+	case (run == nil || run.State == v1alpha1.RemedyRefused) && s.closedGate() != nil:
+		return s.burnInWaits(*s.closedGate())
+	case run == nil && (s.Otherwise == "" || s.Holders == nil):
+		return wait(v1alpha1.PhaseVerifying, time.Second, ReasonVerifying, "how the node's devices are offered, and who holds them, could not be looked at", "the API server answers")
 	case run == nil:
 		return s.beginBurnIn(*how)
 	case run.State == v1alpha1.RemedySucceeded:
@@ -42,11 +44,24 @@ func underLoad(s *Snapshot) *Decision {
 		return s.burnInNotRun(run.Message)
 	case run.State == v1alpha1.RemedyRefused:
 		d := s.beginBurnIn(*how)
-		d.Message, d.WouldChange, d.Deadline, d.Requeue = "the burn-in cannot be run: "+run.Message, "that is mended", nil, poll
+		d.Message, d.WouldChange, d.Requeue = "the burn-in cannot be run: "+run.Message, "that is mended", poll
+		if d.BurnIn.State == v1alpha1.RemedyRefused {
+			d.Deadline = nil
+		}
 		return d
 	}
 	d := wait(v1alpha1.PhaseVerifying, remedyPoll, ReasonBurningIn, s.burnInText(*run), "it ends, or its deadline passes")
 	d.Do = LookBurnIn
+	return d
+}
+
+// burnInWaits keeps a burn-in from beginning while a gate is closed, and the proof from failing for that.
+func (s *Snapshot) burnInWaits(gate Decision) *Decision {
+	d := wait(v1alpha1.PhaseVerifying, poll, gate.Reason, "the fault is gone; the burn-in waits: "+gate.Message, gate.WouldChange)
+	if st := s.status(); st.Deadline != nil && st.Deadline.Sub(s.Now) < s.verifyTimeout()/2 {
+		until := s.Now.Add(s.verifyTimeout())
+		d.Deadline = &until
+	}
 	return d
 }
 
@@ -93,12 +108,12 @@ func (s *Snapshot) beginBurnIn(how v1alpha1.BurnIn) *Decision {
 		run.ID = st.ActionID + "-burn-in"
 	}
 	if before := s.burning(); before != nil { // which was refused
-		run.ID, run.Begun = before.ID, before.Begun
+		run.ID = before.ID
 	}
 	d := move(v1alpha1.PhaseVerifying, ReasonBurningIn, s.burnInText(run))
 	until := s.Now.Add(BurnInTimeout(how) + burnInGrace)
 	d.Do, d.BurnIn, d.Deadline, d.WouldChange = BeginBurnIn, &run, &until, "it ends, or its deadline passes"
-	if lacks := s.notClaimable(run); lacks != "" {
+	if lacks := s.notToBurn(run); lacks != "" {
 		d.BurnIn.State, d.BurnIn.Message = v1alpha1.RemedyRefused, lacks
 	}
 	return d
@@ -122,14 +137,37 @@ func (s *Snapshot) toBurnIn() []string {
 	if len(repaired) == 0 {
 		repaired = s.badDevices()
 	}
-	whole := len(repaired) == 0 && s.scope() == drain.ScopeNode && s.status().Drain != nil
 	var ids []string
 	for _, d := range s.Health.Status.Devices {
-		if whole || slices.Contains(repaired, d.ID) || s.replaces(d, repaired) {
+		if len(repaired) == 0 && s.emptied() || slices.Contains(repaired, d.ID) || s.replaces(d, repaired) {
 			ids = append(ids, d.ID)
 		}
 	}
 	return ids
+}
+
+// emptied says whether the node was emptied for the attempt that is being proved.
+func (s *Snapshot) emptied() bool {
+	st := s.status()
+	return st.Step != nil && st.Step.ActionID != "" && st.Drain != nil && s.scope() == drain.ScopeNode && st.Drain.PodsLeft == 0
+}
+
+// notToBurn says why a burn-in cannot be run on its devices; nothing where it can.
+func (s *Snapshot) notToBurn(run v1alpha1.BurnInRun) string {
+	st := s.status()
+	if bad := s.badDevices(); len(run.Devices) == 0 && (len(bad) > 0 || st.Step != nil && len(st.Step.Devices) > 0) {
+		return "none of the devices that were repaired is on the node, and what has taken their place is not known"
+	}
+	for _, id := range run.Devices {
+		if pod := s.Holders[id]; pod != "" {
+			return fmt.Sprintf("pod %s holds %s", pod, s.what(id))
+		}
+	}
+	// What a repair of ours has emptied nobody holds, though the kubelet is not asked any more who holds a device that is well.
+	if len(run.Devices) > 0 && s.MayHold != "" && (st.Step == nil || st.Step.ActionID == "") {
+		return fmt.Sprintf("pod %s may hold a device, and nobody can tell which", s.MayHold)
+	}
+	return s.notClaimable(run)
 }
 
 // replaces says whether a device is where one of these was when the evidence was saved, and is not that one any more.

@@ -177,7 +177,7 @@ func TestWhatABurnInRunsOn(t *testing.T) {
 		"what the runtime shows, by plugin": {func(w *world) { w.plugin = true }, "", []string{bad}},
 		"every device of a node that is empty": {func(w *world) {
 			w.rem.Spec.Devices, w.rem.Status.Step.Devices = nil, nil
-			w.rem.Status.Drain.Scope = "Node"
+			w.rem.Status.Drain.Scope, w.pods = "Node", nil
 		}, "gpu.example.com", []string{"GPU-0", "GPU-1", "GPU-2", bad, "GPU-4", "GPU-5", "GPU-6", "GPU-7"}},
 		"none of a node that is not": {func(w *world) {
 			w.rem.Spec.Devices, w.rem.Status.Step.Devices = nil, nil
@@ -221,5 +221,94 @@ func TestAFaultUnderLoadIsAFault(t *testing.T) {
 	w.run()
 	if st := w.rem.Status; st.Phase == v1alpha1.PhaseVerifying || st.Attempts[0].Result != v1alpha1.AttemptNotRepaired {
 		t.Errorf("%s: %s; %+v", st.Phase, st.Message, st.Attempts)
+	}
+}
+
+func TestWhatABurnInIsNotRunOn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*world)
+		want   string
+	}{
+		"a device that a pod holds":                               {func(w *world) { w.job("late", bad) }, "pod ml/late holds slot 3 (GPU-3)"},
+		"a device that is gone, by its evidence":                  {func(w *world) { w.health.Status.Devices[3].ID = "GPU-new" }, "what has taken their place is not known"},
+		"a device that a pod may hold, where nothing was emptied": {func(w *world) { w.rem.Status.Step.ActionID, w.mayHold = "", "ml/some" }, "pod ml/some may hold a device"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := burning(t)
+			w.rem.Status.Step.BurnIn = nil
+			tc.change(w)
+			d := w.snapshot().beginBurnIn(*w.policy.Spec.Verify.BurnIn)
+			if d.BurnIn.State != v1alpha1.RemedyRefused || !strings.Contains(d.BurnIn.Message, tc.want) {
+				t.Errorf("%s: %s", d.BurnIn.State, d.BurnIn.Message)
+			}
+		})
+	}
+}
+
+// A node of which nobody emptied anything has none of its devices burnt in, whatever an earlier look at its drain has left.
+func TestOnlyAnEmptyNodeIsBurntInWhole(t *testing.T) {
+	for name, change := range map[string]func(*v1alpha1.RemediationStatus){
+		"nothing was done by us":    func(st *v1alpha1.RemediationStatus) { st.Step.ActionID = "" },
+		"its drain left pods":       func(st *v1alpha1.RemediationStatus) { st.Drain.PodsLeft = 1 },
+		"nobody looked at its pods": func(st *v1alpha1.RemediationStatus) { st.Drain = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := burning(t)
+			w.rem.Status.Step.BurnIn, w.rem.Spec.Devices, w.rem.Status.Step.Devices, w.rem.Status.Drain.Scope = nil, nil, nil, "Node"
+			change(&w.rem.Status)
+			if got := w.snapshot().toBurnIn(); len(got) > 0 {
+				t.Errorf("on %v", got)
+			}
+		})
+	}
+}
+
+func TestABurnInDoesNotBeginWhileAGateIsClosed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		shut, open func(*world)
+		reason     string
+	}{
+		"a hold":                 {func(w *world) { w.hold(v1alpha1.HoldDisruption) }, func(w *world) { w.holds = nil }, ReasonHeld},
+		"a policy that observes": {func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeObserve }, func(w *world) { w.policy.Spec.Mode = v1alpha1.ModeRemediate }, ReasonPolicyLowered},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := resettable(t)
+			w.burnIn()
+			w.finishPods(bad)
+			w.run()
+			w.reset(true)
+			w.run()
+			tc.shut(w)
+			for range 10 {
+				w.pass(time.Minute)
+				w.run()
+			}
+			w.expect(v1alpha1.PhaseVerifying, tc.reason)
+			if len(w.burnt) > 0 {
+				t.Fatalf("burns in: %v", w.burnt)
+			}
+			tc.open(w)
+			w.run()
+			w.expect(v1alpha1.PhaseVerifying, ReasonBurningIn)
+		})
+	}
+}
+
+// One that could not be run at first has its whole time once it can.
+func TestABurnInThatComesLateHasItsTime(t *testing.T) {
+	w := burning(t)
+	w.rem.Status.Step.BurnIn, w.burnRefusal = nil, "there is no PodTemplate diag"
+	w.run()
+	w.pass(11 * time.Minute)
+	w.run()
+	w.burnRefusal = ""
+	w.run()
+	w.pass(9 * time.Minute)
+	w.run()
+	w.expect(v1alpha1.PhaseVerifying, ReasonBurningIn)
+	w.pass(4 * time.Minute)
+	w.run()
+	if w.rem.Status.Phase == v1alpha1.PhaseVerifying {
+		t.Error("it has no end")
 	}
 }

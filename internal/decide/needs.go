@@ -54,7 +54,7 @@ func look(s *Snapshot) Needs {
 	case v1alpha1.PhaseRepairing:
 		return Needs{Handles: !s.nodeTainted() && s.misses(), Foreign: !s.started()}
 	case v1alpha1.PhaseVerifying:
-		return Needs{Handles: !s.nodeTainted() && s.misses() || s.burnsInNext(), Rules: s.stale()}
+		return Needs{Handles: !s.nodeTainted() && s.misses() || s.burnsInNext(), Rules: s.stale(), Pods: s.burnsInNext()}
 	case v1alpha1.PhaseEscalated:
 		return Needs{Handles: s.misses(), Rules: s.stale(), Slot: true}
 	default:

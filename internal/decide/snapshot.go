@@ -111,6 +111,10 @@ type Snapshot struct {
 	// DevicePlan and NodePlan are what a drain would do, RepairPlan what one for a repair of only the bad devices would: it
 	// takes the pods too that work on good devices beside a bad one. They are nil where pods were not looked at.
 	DevicePlan, RepairPlan, NodePlan *drain.Plan
+	// Holders are the pods that hold devices, by device ID, this incident's own apart; MayHold is one of which nobody can tell.
+	// Holders is nil where pods were not looked at.
+	Holders map[string]string
+	MayHold string
 	// PastRepairs counts the repairs of this hardware by other incidents within the policy's loop window.
 	PastRepairs int
 }

@@ -59,6 +59,8 @@ type world struct {
 	burnt       []string
 	burn        v1alpha1.BurnInRun
 	burnRefusal string
+	// mayHold is a pod of which nobody can tell what it holds.
+	mayHold string
 }
 
 var start = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
@@ -248,6 +250,12 @@ func (w *world) plan(s *Snapshot) {
 			holding[p.UID] = held
 		}
 	}
+	s.Holders, s.MayHold = map[string]string{}, w.mayHold
+	for _, p := range w.pods {
+		for _, id := range holding[p.UID] {
+			s.Holders[id] = p.Namespace + "/" + p.Name
+		}
+	}
 	in := drain.Input{Now: w.now, Pods: w.pods, Holding: holding, Scope: drain.ScopeNode, BadDevices: s.RepairDevices()}
 	if w.node != nil {
 		in.Conditions = w.node.Status.Conditions
@@ -374,6 +382,9 @@ func (w *world) apply(d Decision) Decision {
 			run.State, w.burn = v1alpha1.RemedyRunning, v1alpha1.BurnInRun{State: v1alpha1.RemedyRunning}
 			if w.burnRefusal != "" {
 				run.State, run.Message = v1alpha1.RemedyRefused, w.burnRefusal
+				if before := st.Step.BurnIn; before != nil {
+					run.Begun, d.Deadline = before.Begun, nil
+				}
 			}
 		}
 		st.Step = st.Step.DeepCopy()

@@ -230,6 +230,11 @@ func leave(in Input, pod corev1.Pod) string {
 	return ""
 }
 
+// OfThisRepair says whether a pod is there for the repair: one that this incident's own Jobs run.
+func OfThisRepair(in Input, pod *corev1.Pod) bool {
+	return ofThisRepair(in, *pod, metav1.GetControllerOf(pod))
+}
+
 // ofThisRepair says whether a pod is of a Job that this incident runs. The label alone says nothing, since anybody may put it
 // on a pod of theirs: only where nobody but administrators makes pods, the controller's own namespace, is it believed, and there
 // only of a Job's pod. One that is going already is waited for as every other.

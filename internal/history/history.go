@@ -43,9 +43,15 @@ func Happened(st *v1alpha1.RemediationStatus, entry v1alpha1.TimelineEntry) {
 	st.Timeline = append(st.Timeline, entry)
 }
 
-// Tried adds an attempt, or replaces the one of the same action: a repair that relapsed is still one attempt.
+// Tried adds an attempt, or replaces the one of the same action: a repair that relapsed is still one attempt. A proof without an
+// action of ours has no ID, and is the same as another only where nothing came between.
 func Tried(st *v1alpha1.RemediationStatus, a v1alpha1.Attempt) {
 	i := slices.IndexFunc(st.Attempts, func(b v1alpha1.Attempt) bool { return b.ActionID == a.ActionID })
+	if a.ActionID == "" && i >= 0 && i != len(st.Attempts)-1 {
+		if i = len(st.Attempts) - 1; st.Attempts[i].ActionID != "" {
+			i = -1
+		}
+	}
 	if i >= 0 {
 		st.Attempts[i] = a
 		return

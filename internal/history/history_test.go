@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,5 +142,20 @@ func TestRecordNames(t *testing.T) {
 	}
 	if RecordName("gpu-17", "GPU-1") != RecordName("gpu-18", "GPU-1") {
 		t.Error("a device that moves keeps its record")
+	}
+}
+
+// Proofs without an action of ours have no ID: two are one only where nothing came between.
+func TestProofsWithoutAnActionAreAttemptsOfTheirOwn(t *testing.T) {
+	var st v1alpha1.RemediationStatus
+	for _, a := range []v1alpha1.Attempt{{ActionID: "a-1"}, {Message: "1"}, {Message: "2"}, {ActionID: "a-3"}, {Message: "3"}, {Message: "4"}, {ActionID: "a-1", Message: "again"}} {
+		Tried(&st, a)
+	}
+	var got []string
+	for _, a := range st.Attempts {
+		got = append(got, a.ActionID+a.Message)
+	}
+	if want := []string{"a-1again", "2", "a-3", "4"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -10,6 +10,26 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
 )
 
+// holders says who holds which device, and names one pod of which that cannot be told. Pods that have ended hold nothing, and
+// the incident's own are there for it.
+func holders(in drain.Input) (of map[string]string, may string) {
+	of = map[string]string{}
+	for i := range in.Pods {
+		pod := &in.Pods[i]
+		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || drain.OfThisRepair(in, pod) {
+			continue
+		}
+		name := pod.Namespace + "/" + pod.Name
+		for _, id := range in.Holding[pod.UID] {
+			of[id] = name
+		}
+		if in.Untold[pod.UID] {
+			may = name
+		}
+	}
+	return of, may
+}
+
 // Plan plans the drains of what runs on the node, and puts them into the snapshot. Home is the controller's namespace, in which
 // the incident's own Jobs run; empty where that is not known.
 func Plan(s *decide.Snapshot, pods []corev1.Pod, claims Claims, home string) {
@@ -22,6 +42,7 @@ func Plan(s *decide.Snapshot, pods []corev1.Pod, claims Claims, home string) {
 	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
 		in.Classes = p.Spec.Drain.Classes
 	}
+	s.Holders, s.MayHold = holders(in)
 	node := drain.Make(in)
 	in.Scope = drain.ScopeDevice
 	device := drain.Make(in)

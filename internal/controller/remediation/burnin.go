@@ -26,7 +26,7 @@ type BurnIns interface {
 // beginBurnIn makes the Job of a burn-in, in the order of beginRemedy: it is looked whether it can be made, written down, and
 // only then made.
 func (r *Reconciler) beginBurnIn(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
-	if err := r.unchanged(ctx, w); err != nil {
+	if err := r.guard(ctx, w, s); err != nil {
 		return err
 	}
 	run := d.BurnIn.DeepCopy()
@@ -43,6 +43,9 @@ func (r *Reconciler) beginBurnIn(ctx context.Context, w *work, s *decide.Snapsho
 		}
 	}
 	if refusal != "" {
+		if before := st.Step.BurnIn; before != nil { // refused before: its time goes on.
+			run.Begun, d.Deadline = before.Begun, nil
+		}
 		r.burns(st, *run, job.Outcome{Progress: remedy.Refused(refusal)})
 		return nil
 	}
