@@ -493,6 +493,29 @@ func TestAFailedJobSaysWhy(t *testing.T) {
 	}
 }
 
+// A pod that others stopped says nothing about its device, unless it is the node that did.
+func TestAPodThatOthersStoppedHasProvedNothing(t *testing.T) {
+	for reason, lost := range map[string]bool{
+		"EvictionByEvictionAPI": true, "PreemptionByScheduler": true, "TerminationByKubelet": false, "DeletionByTaintManager": false, "": false,
+	} {
+		t.Run(reason, func(t *testing.T) {
+			w := newWorld(t, newTemplate(), newPod(firstFailed, func(p *corev1.Pod) {
+				if reason != "" {
+					p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason})
+				}
+			}))
+			if _, err := w.Start(t.Context(), newRun()); err != nil {
+				t.Fatal(err)
+			}
+			w.ends(t, batchv1.JobFailed, "BackoffLimitExceeded", "")
+			got, err := w.Look(t.Context(), newRun(), true)
+			if err != nil || got.State != v1alpha1.RemedyFailed || got.Lost != lost || strings.Contains(got.Message, "stopped by others") != lost {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+}
+
 func TestLookAtWhatIsNotThere(t *testing.T) {
 	w := newWorld(t, newTemplate())
 	got, err := w.Look(t.Context(), newRun(), true)

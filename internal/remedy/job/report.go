@@ -99,6 +99,10 @@ func (r *Runner) judge(ctx context.Context, job *batchv1.Job) (Outcome, error) {
 		return o, nil
 	}
 	message := fmt.Sprintf("Job %s failed: %s: %s", name, end.Reason, end.Message)
+	if why := movedAway(last); why != "" {
+		o.Lost = true
+		message += "; its pod was stopped by others (" + why + ")"
+	}
 	if status := failed(last); status != nil {
 		message += fmt.Sprintf("; container %s %s", status.Name, pod.Ended(status.State.Terminated))
 	}
@@ -108,6 +112,24 @@ func (r *Runner) judge(ctx context.Context, job *batchv1.Job) (Outcome, error) {
 	o.Progress = remedy.Failed(remedy.Cut(clean(message)))
 	return o, nil
 }
+
+// movedAway says by whom a pod was stopped that did not end by itself: by an eviction or a preemption, which say nothing about
+// the device it ran on. What a kubelet or the node's end stops may well be the device's doing.
+func movedAway(last *corev1.Pod) string {
+	if last == nil {
+		return ""
+	}
+	for _, c := range last.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue &&
+			(c.Reason == evictedByAPI || c.Reason == corev1.PodReasonPreemptionByScheduler) {
+			return c.Reason
+		}
+	}
+	return ""
+}
+
+// evictedByAPI is the reason that the Eviction API gives (pkg/registry/core/pod/storage/eviction.go of Kubernetes v1.37).
+const evictedByAPI = "EvictionByEvictionAPI"
 
 // ran says whether what the pod is for has run, or what comes before that has failed.
 func ran(last *corev1.Pod) bool {

@@ -45,7 +45,7 @@ type Runner struct {
 // Outcome is how far a Job has come.
 type Outcome struct {
 	remedy.Progress
-	// Ran says that a container of it has run, as far as its pod still tells; Lost that somebody deleted it. One that never
+	// Ran says that a container of it has run, as far as its pod still tells; Lost that others deleted or evicted it. One that never
 	// ran, or is lost, says nothing about the node.
 	Ran, Lost bool
 	// Log is the end of what the Job has written, at most MaxLog bytes, once it is over: the evidence. Where it could not
