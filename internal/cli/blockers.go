@@ -40,9 +40,6 @@ refuses, with the budget's name, whether it can ever allow it, and when a human 
 				return fmt.Errorf("reading Remediations: %w", err)
 			}
 			list := blockers.Tell(a.Now(), found, args)
-			if o.format == formatJSON || o.format == formatYAML {
-				return encode(a.Out, o.format, list)
-			}
 			var names []string
 			for _, b := range list.Blockers {
 				if name := "pod/" + b.Pod; !slices.Contains(names, name) {

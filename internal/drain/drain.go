@@ -165,12 +165,13 @@ func (p *Plan) place(in Input, pod corev1.Pod) {
 		return
 	}
 	cost, class := Cost(pod, in.Classes)
+	gate := gateOf(in.Classes, class, cost)
+	if gate != nil && isOpen(gate, in.Conditions) {
+		gate, cost = nil, v1alpha1.CostCheap // its work has ended.
+	}
 	onOthers := in.Scope == ScopeDevice && !in.Whole && cost == v1alpha1.CostDear && holdsOther(in.Holding[pod.UID], in.BadDevices)
 	if pod.DeletionTimestamp != nil {
 		p.Terminating = append(p.Terminating, pod)
-		if gate := gateOf(in.Classes, class, cost); gate != nil && isOpen(gate, in.Conditions) {
-			cost = v1alpha1.CostCheap
-		}
 		asked := pod
 		asked.DeletionTimestamp = nil
 		if !onOthers && leave(in, asked) == "" {
@@ -182,13 +183,10 @@ func (p *Plan) place(in Input, pod corev1.Pod) {
 		p.Left = append(p.Left, Left{Pod: pod, Reason: ReasonGoodDevices})
 		return
 	}
-	if gate := gateOf(in.Classes, class, cost); gate != nil {
-		if !isOpen(gate, in.Conditions) {
-			p.Gate = max(p.Gate, gate.Deadline.Duration)
-			p.Blockers = append(p.Blockers, closed(pod, class, gate))
-			return
-		}
-		cost = v1alpha1.CostCheap // its work has ended.
+	if gate != nil {
+		p.Gate = max(p.Gate, gate.Deadline.Duration)
+		p.Blockers = append(p.Blockers, closed(pod, class, gate))
+		return
 	}
 	risk := atRisk(in, pod, cost)
 	p.AtRisk += risk
