@@ -93,7 +93,9 @@ var xidGroups = []struct {
 	// RESTART_VM: the guest, which is not this node's to restart.
 	{warning.class(v1alpha1.ClassDriver).recommending(v1alpha1.RecommendHuman), []int{151}},
 	// IGNORE.
-	{ignored, []int{14, 37, 38, 43, 44, 66, 67, 92, 93, 106, 107, 108, 121, 137, 141, 152, 153, 157, 160, 161}},
+	{ignored, []int{14, 37, 38, 44, 66, 67, 92, 93, 106, 107, 108, 121, 137, 141, 152, 153, 157, 160, 161}},
+	// IGNORE too: a channel is stopped after a fault that its application made, which has often been named before it.
+	{ignored.class(v1alpha1.ClassApplication).rank(8), []int{43}},
 	// IGNORE to NVIDIA, fatal to others: a row was remapped, or will be at the next reset.
 	{warning.recommending(v1alpha1.RecommendResetDevice).ifRepeated(), []int{63}},
 	// CHECK_MECHANICALS, UPDATE_SWFW, CHECK_UVM, CONTACT_SUPPORT.

@@ -480,6 +480,14 @@ func TestStories(t *testing.T) {
 				"HostReadOnlyFilesystem  Host/Warning/Human x1", "HostKernelPanic  Host/Critical/Reboot x1",
 			},
 		},
+		"a channel that is stopped is what its application's error has come to": {
+			lines: []told{xid(0, gpu0, "31, pid=1, name=a"), xid(3*time.Second, gpu0, "43, pid=1, name=a"), xid(4*time.Second, gpu0, "45, pid=1, name=a")},
+			want: []string{
+				"Xid31 0000:18:00.0 Application/Info/RestartApplication x1",
+				"Xid43 0000:18:00.0 Application/Info/None x1 caused by Xid31",
+				"Xid45 0000:18:00.0 Application/Info/RestartApplication x1 caused by Xid31",
+			},
+		},
 		"an application's error that stopped is over, a warning lasts a day, and hardware stands": {
 			lines: []told{
 				xid(0, gpu0, "13, pid=1, name=a"), xid(0, gpu1, "63, row remap"), xid(0, gpu1, "95, Uncontained"),
@@ -487,7 +495,7 @@ func TestStories(t *testing.T) {
 			},
 			want: []string{
 				"Xid95 0000:2a:00.0 Hardware/Critical/ResetDevice x1",
-				"Xid43 0000:2a:00.0 Hardware/Info/None x1 caused by Xid95",
+				"Xid43 0000:2a:00.0 Application/Info/None x1 caused by Xid95",
 			},
 		},
 	}
