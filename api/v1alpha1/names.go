@@ -14,6 +14,8 @@ const (
 	// AnnotationCheckpoint is when a pod last saved its work, RFC 3339; a job may keep it up to date. It may make an
 	// interruption cheaper, never put a deadline off.
 	AnnotationCheckpoint = "roundhouse.dev/last-checkpoint"
+	// AnnotationMaintenance asks, on a Node, for planned work: a JSON object that kubectl roundhouse maintain writes.
+	AnnotationMaintenance = "roundhouse.dev/maintenance"
 	// LabelRemediation marks an object that belongs to a Remediation, by name.
 	LabelRemediation = "roundhouse.dev/remediation"
 	// AnnotationNode and AnnotationDevice say, on a DeviceTaintRule of ours, which node and which device ID it is about.
@@ -30,6 +32,9 @@ const (
 
 	// CheckNodeCondition is the check that a fault made of somebody else's Node condition names.
 	CheckNodeCondition = "node-condition"
+	// CheckMaintenance is the check that planned work names which a human asked for, and CodeMaintenance its code.
+	CheckMaintenance = "maintenance"
+	CodeMaintenance  = "Maintenance"
 	// CheckDeviceTaint is the check that a fault made of a DRA driver's own taint on its device names.
 	CheckDeviceTaint = "device-taint"
 	// OwnDomain begins every key of ours, with a slash after it.
@@ -40,6 +45,10 @@ const (
 	// ConditionReporting is the Node condition that the controller owns: whether the agent's word is fresh. Where it
 	// is not True, readers treat ConditionHealthy as Unknown.
 	ConditionReporting = "RoundhouseReporting"
+
+	// ReasonLifecycle is the reason of the Node conditions of KEP-5683 that the controller sets; one with another reason is
+	// somebody else's word.
+	ReasonLifecycle = "Roundhouse"
 
 	// ImplicitBudget is the name of the budget that the controller keeps for nodes that no other budget selects.
 	ImplicitBudget = "implicit"

@@ -183,6 +183,10 @@ type Rule struct {
 	// +listType=atomic
 	// +optional
 	Ladder []string `json:"ladder,omitempty"`
+	// planned says that what it matches is planned work, such as a reboot that an update asks for: nothing is broken, so new
+	// work is kept off only when its turn has come, and what has failed goes first.
+	// +optional
+	Planned bool `json:"planned,omitempty"`
 }
 
 // KeepServing says up to how many bad devices a node goes on with the rest.

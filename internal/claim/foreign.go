@@ -10,12 +10,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
 // Marks that other systems leave on a Node while they work on it.
 const (
-	// ConditionMaintenance is core/v1's condition type of KEP-5683; nothing in core writes it.
-	ConditionMaintenance = "MaintenanceInProgress"
 	// LabelExcludeFromRemediation is medik8s's "hands off", set by people.
 	LabelExcludeFromRemediation = "remediation.medik8s.io/exclude-from-remediation"
 	// AnnotationKuredReboot is set by kured while a node is on its way down and up.
@@ -73,10 +73,10 @@ func Foreign(node *corev1.Node) []ForeignClaim {
 
 func maintenance(node *corev1.Node) (ForeignClaim, bool) {
 	for _, condition := range node.Status.Conditions {
-		if condition.Type == ConditionMaintenance && condition.Status == corev1.ConditionTrue {
+		if condition.Type == corev1.NodeMaintenanceInProgress && condition.Status == corev1.ConditionTrue && condition.Reason != v1alpha1.ReasonLifecycle {
 			return ForeignClaim{
 				By:    "maintenance",
-				What:  fmt.Sprintf("condition %s is True: %s", ConditionMaintenance, condition.Reason),
+				What:  fmt.Sprintf("condition %s is True: %s", corev1.NodeMaintenanceInProgress, condition.Reason),
 				Since: condition.LastTransitionTime.Time,
 			}, true
 		}

@@ -21,7 +21,7 @@ func TestForeign(t *testing.T) {
 	maintained := func(status corev1.ConditionStatus) *corev1.Node {
 		node := newNode(nil)
 		node.Status.Conditions = []corev1.NodeCondition{{
-			Type: ConditionMaintenance, Status: status, Reason: "Firmware", LastTransitionTime: metav1.NewTime(now),
+			Type: corev1.NodeMaintenanceInProgress, Status: status, Reason: "Firmware", LastTransitionTime: metav1.NewTime(now),
 		}}
 		return node
 	}

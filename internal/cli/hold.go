@@ -76,7 +76,7 @@ func deadline(length time.Duration, until string, now time.Time, zone *time.Loca
 	case until == "":
 		return nil, nil
 	}
-	at, err := parseTime(until, now, zone)
+	at, err := parseTime("--until", until, now, zone)
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +94,8 @@ func in(now time.Time, length time.Duration) time.Time {
 // layouts are the times --until reads, all in the reader's zone except RFC 3339, which names its own.
 var layouts = []string{"2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", "2006-01-02"}
 
-// parseTime reads a time as people write it. A time of day is the next one: 06:00 said in the evening is tomorrow's.
-func parseTime(s string, now time.Time, zone *time.Location) (time.Time, error) {
+// parseTime reads the time of a flag as people write it. A time of day is the next one: 06:00 said in the evening is tomorrow's.
+func parseTime(flag, s string, now time.Time, zone *time.Location) (time.Time, error) {
 	if at, err := time.Parse(time.RFC3339, s); err == nil {
 		return at, nil
 	}
@@ -106,7 +106,7 @@ func parseTime(s string, now time.Time, zone *time.Location) (time.Time, error) 
 	}
 	clock, err := time.Parse("15:04", s)
 	if err != nil {
-		return time.Time{}, usage("--until %q cannot be read; write 18:00, 2026-11-24, \"2026-11-24 18:00\" or 2026-11-24T18:00:00+09:00", s)
+		return time.Time{}, usage("%s %q cannot be read; write 18:00, 2026-11-24, \"2026-11-24 18:00\" or 2026-11-24T18:00:00+09:00", flag, s)
 	}
 	local := now.In(zone)
 	for day := range 2 {
@@ -115,7 +115,7 @@ func parseTime(s string, now time.Time, zone *time.Location) (time.Time, error) 
 			return at, nil
 		}
 	}
-	return time.Time{}, usage("--until %q is not a time of tomorrow or today", s)
+	return time.Time{}, usage("%s %q is not a time of tomorrow or today", flag, s)
 }
 
 func (a *app) holdCommand() *cobra.Command {

@@ -50,11 +50,12 @@ func TestReleaseAllKnowsEveryNameOfOurs(t *testing.T) {
 		taintPlan: {ruled(taintPlan)},
 	}
 	spared := map[string]string{
-		v1alpha1.AnnotationCheckpoint: "a job's own, on its pods",
-		v1alpha1.LabelRemediation:     "on DeviceTaintRules, found by their taint, and on what its Remediation owns and takes with it",
-		v1alpha1.AnnotationNode:       "on the same",
-		v1alpha1.AnnotationDevice:     "on DeviceTaintRules, found by their taint",
-		external.AnnotationAttempt:    "on what its Remediation owns and takes with it",
+		v1alpha1.AnnotationCheckpoint:  "a job's own, on its pods",
+		v1alpha1.LabelRemediation:      "on DeviceTaintRules, found by their taint, and on what its Remediation owns and takes with it",
+		v1alpha1.AnnotationNode:        "on the same",
+		v1alpha1.AnnotationDevice:      "on DeviceTaintRules, found by their taint",
+		v1alpha1.AnnotationMaintenance: "a human's word; the end of its incident takes it off",
+		external.AnnotationAttempt:     "on what its Remediation owns and takes with it",
 	}
 	for name, objects := range found {
 		for _, o := range objects {

@@ -185,6 +185,9 @@ func (s *Snapshot) drainPoll() time.Duration {
 // drained goes on when nothing is left: on to the repair, or where that needs more to be empty than was, to the drain of
 // the rest, or back to waiting for its moment.
 func drained(s *Snapshot) *Decision {
+	if s.handsOver() {
+		return s.handOver()
+	}
 	if d := askHuman(s); d != nil {
 		d.Do = Unclaim
 		return d

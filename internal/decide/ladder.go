@@ -107,6 +107,7 @@ func (s *Snapshot) nextRung() (rung, bool) {
 	for i := from; i < int32(len(rule.Ladder)); i++ {
 		def, ok := findRung(s.Policy.Policy, rule.Ladder[i])
 		if !ok {
+			skipped = "policy " + s.Policy.Policy.Name + " has no rung " + rule.Ladder[i]
 			continue
 		}
 		tried := s.triedAt(i)
@@ -345,6 +346,9 @@ func (s *Snapshot) drainBy() v1alpha1.DrainBy {
 
 // waitDeadline is when a Pending incident has waited as long as its rule allows.
 func (s *Snapshot) waitDeadline() time.Time {
+	if r := s.request(); r != nil {
+		return r.Ends(s.waitingSince())
+	}
 	d := defaultWaitDeadline
 	if r := s.rule(); r != nil && r.Deadline != nil {
 		d = r.Deadline.Duration

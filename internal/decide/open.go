@@ -40,6 +40,9 @@ func Open(s *Snapshot) (*v1alpha1.Remediation, bool) {
 			Cause:   v1alpha1.CauseFaults,
 		},
 	}
+	if ours[0].planned() {
+		rem.Spec.Cause = v1alpha1.CauseMaintenance
+	}
 	draft := *s
 	draft.Remediation = rem
 	rem.Spec.Quarantine = draft.lackingIntents(rem.Spec.Devices)

@@ -49,6 +49,8 @@ const wayOut = "the part replaced; kubectl roundhouse approve NODE --retry; or k
 func askHuman(s *Snapshot) *Decision {
 	r, ok := s.nextRung()
 	switch {
+	case s.handsOver():
+		return nil // that is what its drain ends with.
 	case !ok:
 		return escalate(ReasonAttemptsSpent, "no rung of the ladder is left"+because(r.skipped), wayOut)
 	case r.human() && s.tried():
@@ -56,7 +58,7 @@ func askHuman(s *Snapshot) *Decision {
 	case r.human():
 		return escalate(ReasonHumanAsked, r.Message+because(r.skipped), wayOut)
 	}
-	if reason, message := s.limit(r); reason != "" {
+	if reason, message := s.limit(r); reason != "" && !Planned(s) {
 		return escalate(reason, message, wayOut)
 	}
 	return nil

@@ -31,7 +31,7 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 	case "", v1alpha1.PhasePending:
 		return []rule{
 			nodeGone, cancelled, lowered, adopted, cleared, policyMovedOn, relapsedWaiting, join, widerThanNeeded, quarantine, untaint, observe, quarantineOnly,
-			askHuman, held, braked, foreign, notReporting, moveDevicePods, moment, beginRepair,
+			scheduled, askHuman, held, braked, foreign, notReporting, moveDevicePods, moment, beginRepair,
 		}
 	case v1alpha1.PhaseQuarantined:
 		return []rule{nodeGone, cancelled, cleared, policyMovedOn, lowered, join, widerThanNeeded, quarantine, untaint, letGo, raised, watchOn}
@@ -57,8 +57,11 @@ func (s *Snapshot) finish(d Decision) Decision {
 	if d.Phase == "" {
 		d.Phase = v1alpha1.PhasePending
 	}
-	if r := s.rule(); r != nil && d.Rule == "" {
-		d.Rule = r.Name
+	if d.Rule == "" {
+		d.Rule = s.status().Rule
+		if r := s.rule(); r != nil {
+			d.Rule = r.Name
+		}
 	}
 	// Whatever takes the claim off, a node that nothing has proved fit stays out.
 	if (d.Do == Unclaim || d.Do == Withdraw) && s.unproved() && s.nodeTainted() && !s.resolved() {
@@ -255,6 +258,9 @@ func quarantineOnly(s *Snapshot) *Decision {
 		return nil
 	}
 	why := "policy " + s.Policy.Policy.Name + " is in mode Quarantine"
+	if r.Planned && r.Response == v1alpha1.ResponseRepair {
+		return s.waitPending(ReasonQuarantineOnly, "planned work waits: "+why, "mode Remediate in the node's policy")
+	}
 	if r.Response == v1alpha1.ResponseQuarantine {
 		why = "rule " + r.Name + " quarantines and does not repair"
 	}

@@ -43,6 +43,9 @@ func widerThanNeeded(s *Snapshot) *Decision {
 
 // narrows says whether the whole node is kept out for more bad devices than there are now.
 func (s *Snapshot) narrows() bool {
+	if s.handsOver() && s.phase() != v1alpha1.PhasePending {
+		return false // a human has it, or is about to.
+	}
 	bad := s.stillBad()
 	fewer := len(bad) < len(s.badDevices()) || s.Remediation.Spec.Root.Device == ""
 	return s.nodeIntended() && len(bad) > 0 && fewer && !s.nodeIsBad(bad)
@@ -222,11 +225,11 @@ func (s *Snapshot) nodeIntent(have []v1alpha1.QuarantineIntent) []v1alpha1.Quara
 // nodeIsBad says whether the whole node must be kept out: the fault is the node's, or what its good devices could still
 // serve is less than the policy finds useful.
 func (s *Snapshot) nodeIsBad(devices []string) bool {
-	if s.ofNode() {
+	if s.nodeIsOut() {
 		return true
 	}
 	if len(devices) == 0 {
-		return s.Remediation.Spec.Root.Device == ""
+		return s.Remediation.Spec.Root.Device == "" && s.Remediation.Spec.Cause != v1alpha1.CauseMaintenance
 	}
 	p := s.Policy.Policy
 	if p == nil || p.Spec.Devices == nil || s.deviceCount() == 0 {
@@ -242,6 +245,11 @@ func (s *Snapshot) nodeIsBad(devices []string) bool {
 // ofNode says whether one of the faults is of the node as a whole.
 func (s *Snapshot) ofNode() bool {
 	return slices.ContainsFunc(s.ours(), func(m Matched) bool { return m.Fault.Device == "" })
+}
+
+// nodeIsOut says whether one of the faults keeps work off the node as a whole: planned work does not before its turn.
+func (s *Snapshot) nodeIsOut() bool {
+	return slices.ContainsFunc(s.ours(), func(m Matched) bool { return m.Fault.Device == "" && !m.planned() })
 }
 
 // useless says whether no job that is worth running fits on what is left when so many devices are bad.

@@ -34,6 +34,12 @@ const (
 	ReasonWaitingForWindow = "WaitingForWindow"
 	// ReasonWaitDeadline: the wait for idle or a window lasted as long as the rule allows.
 	ReasonWaitDeadline = "WaitDeadline"
+	// ReasonScheduled: the planned work may not begin yet.
+	ReasonScheduled = "MaintenanceScheduled"
+	// ReasonHandedOver: the node is empty, and its human does the planned work.
+	ReasonHandedOver = "HandedOver"
+	// ReasonMaintenanceDone: the planned work is done and proved.
+	ReasonMaintenanceDone = "MaintenanceDone"
 	// ReasonBudgetExhausted: a NodeDisruptionBudget has no slot left.
 	ReasonBudgetExhausted = "BudgetExhausted"
 	// ReasonNotNext: a budget has a slot left, and other nodes go first.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
+	"github.com/roundhouse-dev/roundhouse/internal/maintenance"
 )
 
 // Matched is a fault and the rule of the governing policy that it falls under; Rule is nil where none matches.
@@ -77,6 +78,8 @@ type Snapshot struct {
 	Policy Governing
 	// Faults are the faults of the node now, roots first, with their rules.
 	Faults []Matched
+	// Maintenance is the planned work that a human asks for on the node; nil where none does.
+	Maintenance *maintenance.Request
 	// Holds are the holds in force that select the node.
 	Holds []v1alpha1.RemediationHold
 	// Foreign are others' claims on the node.
@@ -130,11 +133,11 @@ func (s *Snapshot) mode() v1alpha1.Mode {
 }
 
 // ours are the faults now that this incident is about: those under a rule that does something, and that no human has
-// cancelled.
+// cancelled. Planned work is set aside while something is to be repaired.
 func (s *Snapshot) ours() []Matched {
-	return slices.DeleteFunc(slices.Clone(s.Faults), func(m Matched) bool {
+	return s.failedFirst(slices.DeleteFunc(slices.Clone(s.Faults), func(m Matched) bool {
 		return m.Rule == nil || m.Rule.Response == v1alpha1.ResponseIgnore || s.cancelledFor(m)
-	})
+	}))
 }
 
 // lead is the fault whose rule the incident follows: the root it began with where that is still there, else the first. One
@@ -163,6 +166,9 @@ func (s *Snapshot) rule() *v1alpha1.Rule {
 	}
 	if s.Policy.Policy == nil {
 		return nil
+	}
+	if s.status().Rule == RuleMaintenance && s.Maintenance != nil {
+		return maintenanceRule(s.Maintenance)
 	}
 	for i := range s.Policy.Policy.Spec.Rules {
 		if r := &s.Policy.Policy.Spec.Rules[i]; r.Name == s.status().Rule {

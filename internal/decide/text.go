@@ -93,7 +93,10 @@ func (s *Snapshot) wouldDo() string {
 		return "no rule of the policy matches, so nothing would be done"
 	}
 	parts := []string{"would keep new work off the node"}
-	if s.deviceScoped() {
+	switch {
+	case r.Planned:
+		parts = nil
+	case s.deviceScoped():
 		parts = []string{"would quarantine " + count(len(s.stillBad()), "device")}
 	}
 	if r.Response == v1alpha1.ResponseRepair {

@@ -97,6 +97,9 @@ func proved(s *Snapshot) *Decision {
 		d.Progress = true
 		return d
 	}
+	if s.onlyPlanned() {
+		return maintenanceDone(s)
+	}
 	if d := underLoad(s); d != nil {
 		return d
 	}

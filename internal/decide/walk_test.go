@@ -20,6 +20,8 @@ var events = []func(*world, *rand.Rand){
 	func(w *world, r *rand.Rand) { w.pass(time.Duration(r.IntN(3600)) * time.Second) },
 	func(w *world, r *rand.Rand) { w.fault("Xid79", fmt.Sprintf("GPU-%d", r.IntN(8))) },
 	func(w *world, _ *rand.Rand) { w.fault("NodeFault", "") },
+	func(w *world, r *rand.Rand) { w.ask([]string{"", "reboot", "reset-device"}[r.IntN(3)]) },
+	func(w *world, _ *rand.Rand) { w.asks = nil },
 	func(w *world, _ *rand.Rand) { w.clear() },
 	func(w *world, r *rand.Rand) {
 		w.job(fmt.Sprintf("job-%d", r.IntN(1000)), fmt.Sprintf("GPU-%d", r.IntN(8)))
@@ -82,7 +84,11 @@ func TestInvariantsHoldWhateverHappens(t *testing.T) {
 			if r.IntN(2) == 0 {
 				w.burnIn()
 			}
-			w.fault("Xid79", bad)
+			if r.IntN(3) == 0 {
+				w.ask([]string{"", "reboot"}[r.IntN(2)])
+			} else {
+				w.fault("Xid79", bad)
+			}
 			for range 60 {
 				before := v1alpha1.Phase("")
 				if w.rem != nil {

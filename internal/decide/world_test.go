@@ -16,6 +16,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
 	"github.com/roundhouse-dev/roundhouse/internal/history"
+	"github.com/roundhouse-dev/roundhouse/internal/maintenance"
 )
 
 // world carries decisions out on paper, so that whole sequences can be read and broken.
@@ -59,6 +60,8 @@ type world struct {
 	burnt       []string
 	burn        v1alpha1.BurnInRun
 	burnRefusal string
+	// asks is the planned work that a human asks for.
+	asks *maintenance.Request
 	// mayHold is a pod of which nobody can tell what it holds.
 	mayHold string
 }
@@ -172,6 +175,8 @@ func (w *world) bare() *Snapshot {
 		}
 		s.Faults = append(s.Faults, m)
 	}
+	s.Maintenance = w.asks
+	Plan(s)
 	return s
 }
 
@@ -402,6 +407,9 @@ func (w *world) apply(d Decision) Decision {
 		w.release(d)
 	case Record:
 		w.rem.Finalizers = nil
+		if s := w.bare(); s.Maintenance != nil && (Maintained(s) || w.rem.Spec.Cancel) {
+			w.asks = nil
+		}
 	default:
 		// Wait and Move only describe.
 	}

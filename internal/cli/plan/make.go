@@ -13,6 +13,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/cli/text"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
+	"github.com/roundhouse-dev/roundhouse/internal/maintenance"
 	"github.com/roundhouse-dev/roundhouse/internal/occupancy"
 	"github.com/roundhouse-dev/roundhouse/internal/policy"
 )
@@ -122,6 +123,8 @@ func (s *Snapshot) draft(governing policy.Governing) *decide.Snapshot {
 		}
 		d.Faults = append(d.Faults, decide.Matched{Fault: f, Rule: rule})
 	}
+	d.Maintenance, _ = maintenance.Of(s.Node) // nothing is done about one that cannot be read.
+	decide.Plan(d)
 	return d
 }
 

@@ -51,6 +51,8 @@ type cluster struct {
 	noIncidents bool
 	// refuse makes a write fail, by its verb and object.
 	refuse func(verb string, o client.Object) error
+	// refuseStatusPatch does so for patches of a status, which are not noted.
+	refuseStatusPatch func(ctx context.Context, o client.Object) error
 	// done are the writes and live reads, as "verb Kind".
 	done []string
 }
@@ -146,6 +148,14 @@ func (c *cluster) writes(server client.WithWatch) client.WithWatch {
 				return err
 			}
 			return api.SubResource(sub).Update(ctx, o, opts...)
+		},
+		SubResourcePatch: func(ctx context.Context, api client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+			if c.refuseStatusPatch != nil {
+				if err := c.refuseStatusPatch(ctx, o); err != nil {
+					return err
+				}
+			}
+			return api.SubResource(sub).Patch(ctx, o, p, opts...)
 		},
 	})
 }

@@ -127,6 +127,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	for range maxSteps {
 		after, err := r.step(ctx, w)
+		if err == nil && (after > 0 || w.done) {
+			err = r.lifecycle(ctx, w)
+		}
 		switch {
 		case overtaken(err):
 			// Somebody else wrote first, or the cache is behind: look live, and decide again.
@@ -249,6 +252,8 @@ type work struct {
 	nextCheck time.Duration
 	// over are the node's incidents that are over.
 	over []*v1alpha1.Remediation
+	// seen is what the last decision was made on.
+	seen *decide.Snapshot
 	// doing is the step under way.
 	doing decide.Do
 	done  bool
@@ -338,6 +343,7 @@ func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	w.seen = s
 	if w.rem != nil && w.rem.Status.Phase.Over() && len(w.rem.Finalizers) == 0 {
 		return 0, r.retire(ctx, w, s)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/claim"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
 	"github.com/roundhouse-dev/roundhouse/internal/history"
+	"github.com/roundhouse-dev/roundhouse/internal/maintenance"
 	"github.com/roundhouse-dev/roundhouse/internal/policy"
 )
 
@@ -105,7 +106,14 @@ func (r *Reconciler) gatherNode(ctx context.Context, w *work, s *decide.Snapshot
 			return err
 		}
 	}
-	return matchFaults(ctx, w, s, governing)
+	if err := matchFaults(ctx, w, s, governing); err != nil {
+		return err
+	}
+	if s.Maintenance, err = maintenance.Of(s.Node); err != nil {
+		r.unreadable(ctx, s.Node, err)
+	}
+	decide.Plan(s)
+	return nil
 }
 
 // another is the claim of another incident of ours, where one is on the node; the incident's own is noted.
@@ -281,7 +289,7 @@ func (r *Reconciler) pastNodeRepairs(ctx context.Context, rem *v1alpha1.Remediat
 	n := 0
 	for i := range list {
 		other := &list[i]
-		if other.Name != rem.Name && other.Spec.NodeUID == rem.Spec.NodeUID && len(other.Spec.Devices) == 0 &&
+		if other.Name != rem.Name && other.Spec.Cause != v1alpha1.CauseMaintenance && other.Spec.NodeUID == rem.Spec.NodeUID && len(other.Spec.Devices) == 0 &&
 			!other.Spec.Root.FirstSeen.Time.Before(since) {
 			n += int(history.Digest(other, since).Repairs)
 		}

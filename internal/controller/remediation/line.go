@@ -152,7 +152,9 @@ func (l *line) put(w *work, s *decide.Snapshot, empties *drain.Plan, now time.Ti
 	if since := w.rem.Status.Since; since != nil {
 		row.node.Since = since.Time
 	}
-	if row.node.Devices == 0 && s.Health != nil {
+	if row.node.Planned = decide.Planned(s); row.node.Planned {
+		row.node.Devices = 0 // they serve.
+	} else if row.node.Devices == 0 && s.Health != nil {
 		row.node.Devices = len(s.Health.Status.Devices)
 	}
 	row.gangs = map[drain.GangRef]int64{}

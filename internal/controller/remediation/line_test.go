@@ -54,7 +54,7 @@ func (q *queueing) asks(name string) string {
 	if plan == nil {
 		plan = &drain.Plan{}
 	}
-	refused, after := q.itsTurn(q.t.Context(), &work{name: name, rem: rem}, &decide.Snapshot{Now: q.clock.Now()}, plan)
+	refused, after := q.itsTurn(q.t.Context(), &work{name: name, rem: rem}, &decide.Snapshot{Now: q.clock.Now(), Remediation: rem}, plan)
 	switch {
 	case after > 0:
 		return "in " + after.String()

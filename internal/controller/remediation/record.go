@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -18,7 +19,7 @@ import (
 // record folds an incident that is over into the records of its devices, and lets go of the object.
 func (r *Reconciler) record(ctx context.Context, w *work, s *decide.Snapshot) (time.Duration, error) {
 	if slices.Contains(w.rem.Finalizers, v1alpha1.FinalizerRemediation) {
-		if err := r.putBack(ctx, w); err != nil {
+		if err := errors.Join(r.putBack(ctx, w), r.served(ctx, w, s)); err != nil {
 			return 0, err
 		}
 		for _, id := range w.rem.Spec.Devices {
