@@ -269,7 +269,7 @@ func leftOnNode(n *corev1.Node) []string {
 			found = append(found, fmt.Sprintf("node %s: taint %s=%s", n.Name, t.Key, t.Value))
 		}
 	}
-	for _, key := range []string{v1alpha1.AnnotationClaim, v1alpha1.AnnotationPrior} {
+	for _, key := range []string{v1alpha1.AnnotationClaim, v1alpha1.AnnotationPrior, v1alpha1.AnnotationMaintenance} {
 		if v, ok := n.Annotations[key]; ok {
 			found = append(found, fmt.Sprintf("node %s: annotation %s=%s", n.Name, key, v))
 		}
