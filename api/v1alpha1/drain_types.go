@@ -100,7 +100,24 @@ type DrainEscalation struct {
 	GracePeriod *metav1.Duration `json:"gracePeriod,omitempty"`
 }
 
+// DrainResponders says how long the responders that pods name in spec.evictionResponders (KEP-4563) are asked first.
+type DrainResponders struct {
+	// answer is how long a responder may take to begin before the pod is evicted all the same; 30s without it.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
+	// +optional
+	Answer *metav1.Duration `json:"answer,omitempty"`
+	// deadline is how long it may take in all; 0s asks none. Without it 10m, and at most half the drain's deadline.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
+	// +optional
+	Deadline *metav1.Duration `json:"deadline,omitempty"`
+}
+
 // Drain says how pods are moved.
+// +kubebuilder:validation:XValidation:rule="!has(self.responders) || !has(self.responders.deadline) || duration(self.responders.deadline) < duration(has(self.deadline) ? self.deadline : '1h')",message="responders.deadline must come before the drain's deadline, which is 1h unless drain.deadline says otherwise"
 // +kubebuilder:validation:XValidation:rule="!has(self.escalate) || self.escalate.all(e, duration(e.after) < duration(has(self.deadline) ? self.deadline : '1h'))",message="escalate[].after must come before the drain's deadline, which is 1h unless drain.deadline says otherwise"
 type Drain struct {
 	// classes say what stopping a pod costs; the first that matches counts.
@@ -115,6 +132,9 @@ type Drain struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
+	// responders says how long the responders that pods name are asked to end them gracefully, before they are evicted.
+	// +optional
+	Responders *DrainResponders `json:"responders,omitempty"`
 	// escalate says what is done to pods that do not go. Without it, pods are only ever evicted. Delete and ForceDelete need
 	// the right to delete pods, which the chart grants with drain.deletePods.
 	// +kubebuilder:validation:MaxItems=3

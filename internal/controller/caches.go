@@ -10,6 +10,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	lifecyclev1alpha1 "k8s.io/api/lifecycle/v1alpha1"
 	policyv1 "k8s.io/api/policy/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -71,6 +72,8 @@ func uncached() []client.Object {
 		&batchv1.Job{},
 		&coordinationv1.Lease{},
 		&policyv1.PodDisruptionBudget{},
+		&lifecyclev1alpha1.EvictionRequest{},
+		&lifecyclev1alpha1.Eviction{},
 		&resourcev1.ResourceSlice{},
 		&resourcev1.ResourceClaim{},
 		&resourcev1.DeviceTaintRule{},

@@ -315,6 +315,26 @@ func (s *Snapshot) drainDeadline() time.Duration {
 	return defaultDrainDeadline
 }
 
+// Defaults of how long responders are asked.
+const (
+	defaultAnswer     = 30 * time.Second
+	defaultResponders = 10 * time.Minute
+)
+
+// Responders says how long the responders that pods name may take to begin, and in all.
+func Responders(s *Snapshot) (answer, deadline time.Duration) {
+	answer, deadline = defaultAnswer, min(defaultResponders, s.drainDeadline()/2)
+	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil && p.Spec.Drain.Responders != nil {
+		if r := p.Spec.Drain.Responders; r.Answer != nil {
+			answer = r.Answer.Duration
+		}
+		if r := p.Spec.Drain.Responders; r.Deadline != nil {
+			deadline = r.Deadline.Duration
+		}
+	}
+	return answer, deadline
+}
+
 // means is how the drain under way stops pods by now, and what it does next if they do not go.
 func (s *Snapshot) means() (drain.Means, *v1alpha1.DrainEscalation) {
 	var steps []v1alpha1.DrainEscalation

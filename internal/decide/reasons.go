@@ -58,6 +58,8 @@ const (
 	ReasonEvictionStuck = "EvictionStuck"
 	// ReasonGateClosed: another system has not said yet that its work on the node has ended.
 	ReasonGateClosed = "GateClosed"
+	// ReasonEvictionRequested: the responders that pods name have been asked to end them, and have time.
+	ReasonEvictionRequested = "EvictionRequested"
 	// ReasonWaitingForPods: evicted pods have not ended yet.
 	ReasonWaitingForPods = "WaitingForPods"
 	// ReasonDeviceDrained: no pod holds a bad device any more.

@@ -25,6 +25,9 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 	if err := r.endAttempt(ctx, w, s, d); err != nil {
 		return 0, err
 	}
+	if err := r.withdrawRequests(ctx, w, d); err != nil {
+		return 0, err
+	}
 	switch d.Do { // what is written where it is done
 	case decide.Amend:
 		return 0, r.amend(ctx, w, d)

@@ -82,7 +82,9 @@ const reconcileTimeout = 2 * time.Minute
 type Reconciler struct {
 	Options
 	evictor evict.Evictor
-	foreign claim.Finder
+	// requests asks the responders that pods name.
+	requests evict.Requests
+	foreign  claim.Finder
 	// sure holds the UIDs of the incidents of which this process knows that nothing is on but what they list.
 	sure sync.Map
 	// opened holds, by node, the name of the last incident that this process has begun; the cache may not show it yet.

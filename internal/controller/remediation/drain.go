@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,7 +126,7 @@ func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *
 		if i >= evictAtOnce && m.told == nil {
 			continue // in the next step.
 		}
-		out, err := r.stop(ctx, m, d.Means, s.Now)
+		out, err := r.stop(ctx, m, d.Means, s)
 		if err != nil {
 			// What is not known of one pod keeps no other from its turn.
 			failed = append(failed, err)
@@ -136,7 +137,7 @@ func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *
 			if m.Pod.DeletionTimestamp == nil {
 				d.Drain.PodsMoved++
 			}
-		case evict.Blocked, evict.Misconfigured:
+		case evict.Blocked, evict.Misconfigured, evict.Asked:
 			refusals = append(refusals, out)
 			named = append(named, blocker(&m.Pod, out))
 		case evict.Gone, evict.Terminating, evict.Forced:
@@ -179,29 +180,35 @@ func (r *Reconciler) turns(d *decide.Decision, now time.Time) []turn {
 	return append(due, later...)
 }
 
-// stop asks one pod to go, and remembers a refusal.
-func (r *Reconciler) stop(ctx context.Context, m turn, means drain.Means, now time.Time) (evict.Outcome, error) {
+// stop asks one pod to go, its own responders first, and remembers a refusal.
+func (r *Reconciler) stop(ctx context.Context, m turn, means drain.Means, s *decide.Snapshot) (evict.Outcome, error) {
 	if m.told != nil {
 		return *m.told, nil
 	}
-	out, err := r.evictor.Evict(ctx, &m.Pod, howToStop(&m.Pod, means, now))
+	out, err := r.askFirst(ctx, &m.Pod, means, s)
+	if err == nil && out.Kind != evict.Asked {
+		out, err = r.evictor.Evict(ctx, &m.Pod, howToStop(&m.Pod, means, s.Now))
+	}
 	if err != nil {
 		return out, err
 	}
 	r.Metrics.Evictions.WithLabelValues(string(out.Kind)).Inc()
-	if out.Kind == evict.Blocked || out.Kind == evict.Misconfigured {
+	if out.Kind == evict.Blocked || out.Kind == evict.Misconfigured || out.Kind == evict.Asked {
 		after := out.RetryAfter
 		if after <= 0 {
 			after = evict.DefaultRetryAfter
 		}
-		r.refusals.Add(refusalOf{m.Pod.UID, means.By}, refusal{out: out, until: now.Add(after)})
+		r.refusals.Add(refusalOf{m.Pod.UID, means.By}, refusal{out: out, until: s.Now.Add(after)})
 	}
 	return out, nil
 }
 
 func blocker(pod *corev1.Pod, out evict.Outcome) v1alpha1.Blocker {
 	b := v1alpha1.Blocker{Pod: pod.Namespace + "/" + pod.Name, Reason: string(out.Kind), Message: cut(out.Message, maxBlocker)}
-	if out.Stuck != "" {
+	switch {
+	case out.Kind == evict.Asked:
+		b.Reason = decide.ReasonEvictionRequested
+	case out.Stuck != "":
 		b.Reason, b.Message = decide.ReasonEvictionStuck, cut(out.Stuck, maxBlocker)
 	}
 	return b
@@ -212,31 +219,38 @@ func howToStop(pod *corev1.Pod, means drain.Means, now time.Time) evict.How {
 	return evict.How{Grace: means.Shorter(pod), Delete: means.Deletes(), Force: means.Force(pod, now)}
 }
 
+// patience orders blockers: first what only a human changes, last what is under way.
+func patience(b v1alpha1.Blocker) int {
+	switch b.Reason {
+	case decide.ReasonEvictionStuck:
+		return 0
+	case decide.ReasonEvictionRequested:
+		return 2
+	default:
+		return 1
+	}
+}
+
 // maxBlocker is the bound of a blocker's message.
 const maxBlocker = 256
 
-// refused makes an eviction that was refused the reason, and one that nobody but a human can change before one that may pass.
+// refused makes an eviction that was refused, or is asked for, the reason; one that nobody but a human can change before one that
+// may pass.
 // Where nothing else is under way, it waits as long as the server asks.
 func refused(d *decide.Decision, st *v1alpha1.RemediationStatus, refusals []evict.Outcome, named []v1alpha1.Blocker) {
 	if len(refusals) == 0 {
 		return
 	}
-	isStuck := func(b v1alpha1.Blocker) bool { return b.Reason == decide.ReasonEvictionStuck }
-	slices.SortStableFunc(named, func(a, b v1alpha1.Blocker) int {
-		switch {
-		case isStuck(a) == isStuck(b):
-			return 0
-		case isStuck(a):
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(named, func(a, b v1alpha1.Blocker) int { return cmp.Compare(patience(a), patience(b)) })
 	d.Drain.Blockers = append(named, d.Drain.Blockers...)
 	d.Drain.Blockers = d.Drain.Blockers[:min(len(d.Drain.Blockers), drain.MaxBlockers)]
 	otherwise := strings.TrimPrefix(d.WouldChange, decide.PodsEnd)
 	d.Reason, d.WouldChange = decide.ReasonEvictionBlocked, "the budget allows it, or a human changes it"+otherwise
-	if isStuck(named[0]) {
+	switch named[0].Reason {
+	case decide.ReasonEvictionStuck:
 		d.Reason, d.WouldChange = decide.ReasonEvictionStuck, "a human changes the budget, or stops the pod"+otherwise
+	case decide.ReasonEvictionRequested:
+		d.Reason, d.WouldChange = decide.ReasonEvictionRequested, "the pods end, or their responders' time is over"+otherwise
 	}
 	d.Message = named[0].Pod + ": " + named[0].Message
 	if otherwise != "" || len(refusals) < int(d.Drain.PodsLeft) {
