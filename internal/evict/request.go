@@ -85,7 +85,11 @@ func (r *Requests) Ask(ctx context.Context, pod *corev1.Pod, how Asking) (Outcom
 	if !wait {
 		return Outcome{Message: said}, nil
 	}
-	return Outcome{Kind: Asked, Message: said, RetryAfter: askAgain}, nil
+	again := askAgain
+	if left := request.CreationTimestamp.Add(how.Answer).Sub(how.Now); left > 0 {
+		again = min(again, left)
+	}
+	return Outcome{Kind: Asked, Message: said, RetryAfter: again}, nil
 }
 
 // request finds our request for a pod, or makes it; nil where the server has no such API. It is the pod's, and goes with it.

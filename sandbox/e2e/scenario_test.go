@@ -19,7 +19,7 @@ import (
 )
 
 // TestScenarios plays every scenario that ships, one after the other on one small fleet, as `roundhouse-sandbox run` with
-// all their names and --once does.
+// all their names and --once does; those that need another feature of the API server on a fleet of their own.
 func TestScenarios(t *testing.T) {
 	// kubectl-roundhouse runs in this process; what its client logs is no part of the test.
 	ctrllog.SetLogger(logr.Discard())
@@ -45,9 +45,26 @@ func TestScenarios(t *testing.T) {
 		}
 		return -1
 	})
+	of := map[bool][]*scenario.Scenario{}
+	for _, one := range list {
+		of[one.Fleet.EvictionRequests] = append(of[one.Fleet.EvictionRequests], one)
+	}
+	for _, requests := range []bool{false, true} {
+		list := of[requests]
+		if requests {
+			t.Run("with EvictionRequests", func(t *testing.T) { play(t, fleet.Options{Nodes: 4, EvictionRequests: true}, list) })
+			continue
+		}
+		play(t, fleet.Options{Nodes: 10, DevicePlugin: 2}, list)
+	}
+}
+
+// play plays scenarios on a fleet.
+func play(t *testing.T, nodes fleet.Options, list []*scenario.Scenario) {
+	t.Helper()
 	starting, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the sandbox was not ready after 5m"))
 	defer cancel()
-	s, err := stage.Start(starting, sandbox.Options{Fleet: fleet.Options{Nodes: 10, DevicePlugin: 2}})
+	s, err := stage.Start(starting, sandbox.Options{Fleet: nodes})
 	if err != nil {
 		t.Fatal(err)
 	}

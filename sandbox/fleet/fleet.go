@@ -122,6 +122,10 @@ func (f *Fleet) bringUp(ctx context.Context) error {
 	for range nodeWorkers {
 		f.wg.Go(f.work)
 	}
+	if f.o.EvictionRequests {
+		asked := &responders{client: f.kube, log: f.o.Logger}
+		f.wg.Go(func() { asked.run(f.ctx) })
+	}
 	if err := f.follow(ctx); err != nil {
 		return err
 	}

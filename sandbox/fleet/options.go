@@ -77,6 +77,9 @@ type Options struct {
 	// NodeHealths and the two conditions on its Nodes are there, what the agents' code has to say of a healthy node is
 	// written by the administrator, and an agent asks for its token when it has something else to say.
 	FromScratch bool
+	// EvictionRequests has the fleet play the controller of EvictionRequests and a responder, on an API server that has their
+	// feature on.
+	EvictionRequests bool
 	// OwnWatches is the number of nodes up to which each agent runs by itself, with its own watch; 128.
 	OwnWatches int
 	// AgentVersion is what the agents publish as their version.

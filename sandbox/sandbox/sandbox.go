@@ -158,6 +158,10 @@ func (s *Sandbox) startControlPlane(ctx context.Context) error {
 		ExtraArgs:            map[controlplane.Component]map[string]string{controlplane.APIServer: s.o.APIServerArgs},
 		Progress:             func(p controlplane.Progress) { s.tell(stageControlPlane, p.Ready, p.Of) },
 	}
+	if s.o.Fleet.EvictionRequests {
+		options.FeatureGates = map[string]bool{"EvictionRequestAPI": true}
+		options.RuntimeConfig = map[string]bool{"lifecycle.k8s.io/v1alpha1": true}
+	}
 	if many {
 		// Memory for the time that it saves, as far as there is some: a third of the API server's time goes into collecting
 		// garbage, and 30,000 nodes of eight GPUs are three GiB that are not.

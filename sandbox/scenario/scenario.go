@@ -41,6 +41,9 @@ type Fleet struct {
 	GPUs int `yaml:"gpus"`
 	// DevicePlugin is how many of the nodes, the last ones, offer their devices by device plugin and not by DRA.
 	DevicePlugin int `yaml:"devicePlugin"`
+	// EvictionRequests has the API of EvictionRequests on (KEP-4563), with somebody who acts on them. Such a scenario is played
+	// on a cluster of its own.
+	EvictionRequests bool `yaml:"evictionRequests"`
 	// Reboot is how long a node is away when it reboots.
 	Reboot Duration `yaml:"reboot"`
 }
@@ -121,6 +124,7 @@ type Workload struct {
 	DevicePlugin bool              `yaml:"devicePlugin"`
 	Labels       map[string]string `yaml:"labels"`
 	Annotations  map[string]string `yaml:"annotations"`
+	Responder    string            `yaml:"responder"`
 }
 
 // PodRef finds pods by their namespace and their label app, or the name of their workload.

@@ -159,7 +159,7 @@ func workloadOf(w scenario.Workload) workload.Workload {
 	return workload.Workload{
 		Kind: workload.Kind(w.Kind), Name: w.Name, Namespace: w.Namespace, Count: w.Count, GPUs: w.GPUs, RunFor: w.RunFor.Of(),
 		MinAvailable: w.MinAvailable, Node: w.Node, Prefer: w.Prefer, NodeSelector: w.NodeSelector, DevicePlugin: w.DevicePlugin,
-		Labels: w.Labels, Annotations: w.Annotations,
+		Labels: w.Labels, Annotations: w.Annotations, Responder: w.Responder,
 	}
 }
 

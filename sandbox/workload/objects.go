@@ -137,6 +137,10 @@ func template(w Workload) corev1.PodTemplateSpec {
 		NodeSelector: selector, TerminationGracePeriodSeconds: ptr.To(int64(grace)),
 		Containers: []corev1.Container{{Name: "main", Image: "example.test/" + w.Name}},
 	}
+	if w.Responder != "" {
+		// The priority that KEP-4563 gives to a pod's own controller.
+		pod.EvictionResponders = []corev1.EvictionResponder{{Name: w.Responder, Priority: ptr.To[int32](10000)}}
+	}
 	if w.Prefer != "" {
 		pod.Affinity = prefer(w.Prefer)
 	}

@@ -56,6 +56,8 @@ type Workload struct {
 	GPUs int `json:"gpus,omitempty"`
 	// RunFor is how long a pod works until it has succeeded; for ever when zero. Only Jobs and gangs end.
 	RunFor time.Duration `json:"runFor,omitempty"`
+	// Responder is the pods' responder to EvictionRequests; none when empty. A server that has not that feature on drops it.
+	Responder string `json:"responder,omitempty"`
 	// MinAvailable is the PodDisruptionBudget's.
 	MinAvailable *int `json:"minAvailable,omitempty"`
 	// NodeSelector and Node say where it may run; anywhere by default. Prefer is where it runs if there is room.

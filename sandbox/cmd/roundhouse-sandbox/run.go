@@ -68,16 +68,17 @@ type player struct {
 	reports []*scenario.Report
 }
 
-// clusters divides scenarios into those that can share a cluster: one that leaves its traces is the last on its.
+// clusters divides scenarios into those that can share a cluster: one that leaves its traces is the last on its, and one that needs
+// other features of the API server has another.
 func clusters(list []*scenario.Scenario) [][]*scenario.Scenario {
 	var parts [][]*scenario.Scenario
-	fresh := true
+	fresh, features := true, false
 	for _, s := range list {
-		if fresh {
+		if fresh || features != s.Fleet.EvictionRequests {
 			parts = append(parts, nil)
 		}
 		parts[len(parts)-1] = append(parts[len(parts)-1], s)
-		fresh = s.Leave
+		fresh, features = s.Leave, s.Fleet.EvictionRequests
 	}
 	return parts
 }
@@ -147,6 +148,7 @@ func fleetOf(list []*scenario.Scenario, nodes int) fleet.Options {
 		o.Nodes = max(o.Nodes, s.Fleet.Nodes)
 		o.GPUs = max(o.GPUs, s.Fleet.GPUs)
 		o.DevicePlugin = max(o.DevicePlugin, s.Fleet.DevicePlugin)
+		o.EvictionRequests = o.EvictionRequests || s.Fleet.EvictionRequests
 		o.RebootTakes = max(o.RebootTakes, s.Fleet.Reboot.Of())
 	}
 	if nodes > 0 {
