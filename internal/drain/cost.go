@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
@@ -34,20 +35,43 @@ var gangLabels = []string{
 }
 
 // Gang says whether a pod runs only together with others.
-func Gang(pod corev1.Pod) bool {
-	_, named := GangOf(&pod)
+func Gang(pod *corev1.Pod) bool {
+	_, named := GangOf(pod)
 	return named || pod.Spec.SchedulingGroup != nil
 }
 
-// Cost says what stopping a pod costs, and which class says so. The policy's classes come first; a pod that nothing
+// class is a class of the policy whose selector has been read.
+type class struct {
+	*v1alpha1.WorkloadClass
+	// selects is nil where the class asks for no labels, and selects nothing where what it asks for cannot be read; the
+	// policy's status says so.
+	selects labels.Selector
+}
+
+func compile(classes []v1alpha1.WorkloadClass) []class {
+	out := make([]class, 0, len(classes))
+	for i := range classes {
+		c := class{WorkloadClass: &classes[i]}
+		if selector := c.Match.PodSelector; selector != nil {
+			c.selects = labels.Nothing()
+			if sel, err := metav1.LabelSelectorAsSelector(selector); err == nil {
+				c.selects = sel
+			}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// costOf says what stopping a pod costs, and which class says so. The policy's classes come first; a pod that nothing
 // would create again is never stopped unless a class allows it.
-func Cost(pod corev1.Pod, classes []v1alpha1.WorkloadClass) (v1alpha1.InterruptionCost, string) {
-	for _, c := range classes {
-		if matches(c.Match, pod) {
-			return c.Cost, c.Name
+func costOf(pod *corev1.Pod, classes []class) (v1alpha1.InterruptionCost, string) {
+	for i := range classes {
+		if classes[i].matches(pod) {
+			return classes[i].Cost, classes[i].Name
 		}
 	}
-	owner := metav1.GetControllerOf(&pod)
+	owner := metav1.GetControllerOfNoCopy(pod)
 	switch {
 	case pod.Spec.Priority != nil && *pod.Spec.Priority < 0:
 		return v1alpha1.CostFree, defaultPreemptible
@@ -63,20 +87,17 @@ func Cost(pod corev1.Pod, classes []v1alpha1.WorkloadClass) (v1alpha1.Interrupti
 	return v1alpha1.CostCheap, defaultReplicated
 }
 
-// matches says whether every field that is set matches. A selector that cannot be read matches nothing; the policy's
-// status says so.
-func matches(m v1alpha1.WorkloadMatch, pod corev1.Pod) bool {
-	if m.PodSelector != nil {
-		sel, err := metav1.LabelSelectorAsSelector(m.PodSelector)
-		if err != nil || !sel.Matches(labels.Set(pod.Labels)) {
-			return false
-		}
+// matches says whether every field that is set matches.
+func (c *class) matches(pod *corev1.Pod) bool {
+	m := &c.Match
+	if c.selects != nil && !c.selects.Matches(labels.Set(pod.Labels)) {
+		return false
 	}
 	if len(m.Namespaces) > 0 && !slices.Contains(m.Namespaces, pod.Namespace) {
 		return false
 	}
 	if len(m.OwnerKinds) > 0 {
-		owner := metav1.GetControllerOf(&pod)
+		owner := metav1.GetControllerOfNoCopy(pod)
 		if owner == nil || !slices.Contains(m.OwnerKinds, owner.Kind) {
 			return false
 		}
@@ -86,7 +107,7 @@ func matches(m v1alpha1.WorkloadMatch, pod corev1.Pod) bool {
 
 // devices counts the accelerators a pod holds: those it is known to hold, or those it asks for by extended resource where
 // they are more. Of a device plugin's it may be known only that the bad one is among them.
-func devices(in Input, pod corev1.Pod) int64 {
+func devices(holding map[types.UID][]string, pod *corev1.Pod) int64 {
 	var n int64
 	for i := range pod.Spec.Containers {
 		for name, q := range pod.Spec.Containers[i].Resources.Requests {
@@ -95,5 +116,5 @@ func devices(in Input, pod corev1.Pod) int64 {
 			}
 		}
 	}
-	return max(n, int64(len(in.Holding[pod.UID])))
+	return max(n, int64(len(holding[pod.UID])))
 }

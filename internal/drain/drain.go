@@ -100,6 +100,9 @@ type Move struct {
 	Devices int64
 }
 
+// LosesWork says whether stopping it loses work.
+func (m *Move) LosesWork() bool { return m.Cost == v1alpha1.CostDear }
+
 // Left is a pod that stays, and why.
 type Left struct {
 	Pod    corev1.Pod
@@ -145,9 +148,10 @@ func Risk(deviceHours float64) string { return fmt.Sprintf("%.1f device-hours", 
 
 // Make plans a drain.
 func Make(in Input) Plan {
-	var p Plan
+	p := Plan{Move: make([]Move, 0, len(in.Pods))}
+	classes := compile(in.Classes)
 	for i := range in.Pods {
-		p.place(in, in.Pods[i])
+		p.place(&in, classes, &in.Pods[i])
 	}
 	slices.SortFunc(p.Move, cheapestFirst)
 	slices.SortFunc(p.Blockers, func(a, b v1alpha1.Blocker) int { return cmp.Compare(a.Pod, b.Pod) })
@@ -155,32 +159,32 @@ func Make(in Input) Plan {
 	return p
 }
 
-func (p *Plan) place(in Input, pod corev1.Pod) {
+func (p *Plan) place(in *Input, classes []class, pod *corev1.Pod) {
 	if reason := leave(in, pod); reason != "" {
-		p.Left = append(p.Left, Left{Pod: pod, Reason: reason})
+		p.Left = append(p.Left, Left{Pod: *pod, Reason: reason})
 		if reason == ReasonUntold {
 			p.Untold++
 			p.UntoldWhy = in.UntoldWhy
 		}
 		return
 	}
-	cost, class := Cost(pod, in.Classes)
+	cost, class := costOf(pod, classes)
 	gate := gateOf(in.Classes, class, cost)
 	if gate != nil && isOpen(gate, in.Conditions) {
 		gate, cost = nil, v1alpha1.CostCheap // its work has ended.
 	}
 	onOthers := in.Scope == ScopeDevice && !in.Whole && cost == v1alpha1.CostDear && holdsOther(in.Holding[pod.UID], in.BadDevices)
 	if pod.DeletionTimestamp != nil {
-		p.Terminating = append(p.Terminating, pod)
-		asked := pod
+		p.Terminating = append(p.Terminating, *pod)
+		asked := *pod
 		asked.DeletionTimestamp = nil
-		if !onOthers && leave(in, asked) == "" {
-			p.going = append(p.going, Move{Pod: pod, Cost: cost, Class: class})
+		if !onOthers && leave(in, &asked) == "" {
+			p.going = append(p.going, Move{Pod: *pod, Cost: cost, Class: class})
 		}
 		return
 	}
 	if onOthers {
-		p.Left = append(p.Left, Left{Pod: pod, Reason: ReasonGoodDevices})
+		p.Left = append(p.Left, Left{Pod: *pod, Reason: ReasonGoodDevices})
 		return
 	}
 	if gate != nil {
@@ -197,10 +201,10 @@ func (p *Plan) place(in Input, pod corev1.Pod) {
 	if cost == v1alpha1.CostDear {
 		p.Jobs++
 	}
-	p.Move = append(p.Move, Move{Pod: pod, Cost: cost, Class: class, AtRisk: risk, Devices: devices(in, pod)})
+	p.Move = append(p.Move, Move{Pod: *pod, Cost: cost, Class: class, AtRisk: risk, Devices: devices(in.Holding, pod)})
 }
 
-func blocker(pod corev1.Pod, class string) v1alpha1.Blocker {
+func blocker(pod *corev1.Pod, class string) v1alpha1.Blocker {
 	b := v1alpha1.Blocker{Pod: pod.Namespace + "/" + pod.Name, Reason: ReasonNever,
 		Message: fmt.Sprintf("class %s says that only a human stops it", class)}
 	if class == defaultUnreplicated {
@@ -211,8 +215,8 @@ func blocker(pod corev1.Pod, class string) v1alpha1.Blocker {
 }
 
 // leave says why a pod stays, or nothing.
-func leave(in Input, pod corev1.Pod) string {
-	owner := metav1.GetControllerOf(&pod)
+func leave(in *Input, pod *corev1.Pod) string {
+	owner := metav1.GetControllerOfNoCopy(pod)
 	switch {
 	case pod.Annotations[corev1.MirrorPodAnnotationKey] != "":
 		return ReasonMirror
@@ -230,19 +234,19 @@ func leave(in Input, pod corev1.Pod) string {
 
 // OfThisRepair says whether a pod is there for the repair: one that this incident's own Jobs run.
 func OfThisRepair(in Input, pod *corev1.Pod) bool {
-	return ofThisRepair(in, *pod, metav1.GetControllerOf(pod))
+	return ofThisRepair(&in, pod, metav1.GetControllerOfNoCopy(pod))
 }
 
 // ofThisRepair says whether a pod is of a Job that this incident runs. The label alone says nothing, since anybody may put it
 // on a pod of theirs: only where nobody but administrators makes pods, the controller's own namespace, is it believed, and there
 // only of a Job's pod. One that is going already is waited for as every other.
-func ofThisRepair(in Input, pod corev1.Pod, owner *metav1.OwnerReference) bool {
+func ofThisRepair(in *Input, pod *corev1.Pod, owner *metav1.OwnerReference) bool {
 	return in.Incident != "" && in.Home != "" && pod.Namespace == in.Home && pod.Labels[v1alpha1.LabelRemediation] == in.Incident &&
 		owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, "batch/") && pod.DeletionTimestamp == nil
 }
 
 // otherDevice says why a pod stays that is not known to hold a bad device. One that may, and is going anyway, is waited for.
-func otherDevice(in Input, pod corev1.Pod) string {
+func otherDevice(in *Input, pod *corev1.Pod) string {
 	switch {
 	case !in.Untold[pod.UID]:
 		return ReasonOtherDevice
@@ -273,11 +277,11 @@ func (p Plan) LeftFor(reason string) int {
 }
 
 // atRisk is what a pod would lose: its devices times the time since its last checkpoint, else since its start.
-func atRisk(in Input, pod corev1.Pod, cost v1alpha1.InterruptionCost) float64 {
+func atRisk(in *Input, pod *corev1.Pod, cost v1alpha1.InterruptionCost) float64 {
 	if cost == v1alpha1.CostFree || cost == v1alpha1.CostCheap {
 		return 0
 	}
-	return float64(devices(in, pod)) * hoursLost(in.Now, &pod)
+	return float64(devices(in.Holding, pod)) * hoursLost(in.Now, pod)
 }
 
 // hoursLost is how long a pod has worked since its last checkpoint, else since its start. A checkpoint in the future counts

@@ -180,7 +180,7 @@ func TestWhatAPodCosts(t *testing.T) {
 		"an owner that asks not to be evicted is made dear":   {pod("p", "ReplicaSet", annotated(annotationSafeToEvict, "false")), v1alpha1.CostDear},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, class := Cost(tc.pod, nil); got != tc.want {
+			if got, class := costOf(&tc.pod, nil); got != tc.want {
 				t.Errorf("%s (%s), want %s", got, class, tc.want)
 			}
 		})

@@ -39,16 +39,15 @@ func GangOf(pod *corev1.Pod) (GangRef, bool) {
 
 // GangAtRisk is what stopping a gang would lose, in device-hours: that of all its pods, wherever they run, at so many devices
 // a pod where that is not known of a pod itself. It is down where one of its pods does not run: then nothing more is lost.
-func GangAtRisk(now time.Time, pods []corev1.Pod, each int64) (deviceHours float64, down bool) {
-	for i := range pods {
-		pod := &pods[i]
+func GangAtRisk(now time.Time, pods []*corev1.Pod, each int64) (deviceHours float64, down bool) {
+	for _, pod := range pods {
 		if pod.Status.Phase == corev1.PodSucceeded {
 			continue
 		}
 		if pod.DeletionTimestamp != nil || pod.Status.Phase != corev1.PodRunning {
 			return 0, true
 		}
-		n := devices(Input{}, *pod)
+		n := devices(nil, pod)
 		if n == 0 {
 			n = each
 		}

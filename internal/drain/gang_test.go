@@ -35,8 +35,8 @@ func TestHowGangsAreKnown(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			ref, named := GangOf(&tt.pod)
-			if named != (tt.want != "") || named && ref.String() != tt.want || Gang(tt.pod) != tt.is {
-				t.Errorf("got %s, %t; a gang %t", ref, named, Gang(tt.pod))
+			if named != (tt.want != "") || named && ref.String() != tt.want || Gang(&tt.pod) != tt.is {
+				t.Errorf("got %s, %t; a gang %t", ref, named, Gang(&tt.pod))
 			}
 			if named && !ref.Has(&tt.pod) {
 				t.Error("its own pod is not of it")
@@ -72,7 +72,11 @@ func TestWhatAGangWouldLose(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, down := GangAtRisk(now, tt.pods, 4)
+			var pods []*corev1.Pod
+			for i := range tt.pods {
+				pods = append(pods, &tt.pods[i])
+			}
+			got, down := GangAtRisk(now, pods, 4)
 			if got != tt.want || down != tt.down {
 				t.Errorf("got %g, down %t", got, down)
 			}

@@ -29,7 +29,7 @@ func isOpen(gate *v1alpha1.WorkloadGate, conditions []corev1.NodeCondition) bool
 }
 
 // closed is a pod that waits for the other system's word.
-func closed(pod corev1.Pod, class string, gate *v1alpha1.WorkloadGate) v1alpha1.Blocker {
+func closed(pod *corev1.Pod, class string, gate *v1alpha1.WorkloadGate) v1alpha1.Blocker {
 	return v1alpha1.Blocker{Pod: pod.Namespace + "/" + pod.Name, Reason: ReasonGateClosed,
 		Message: fmt.Sprintf("class %s waits until condition %s of the Node is True", class, gate.NodeCondition)}
 }

@@ -1,11 +1,9 @@
 package remediation
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -157,33 +155,10 @@ func (l *line) put(w *work, s *decide.Snapshot, empties *drain.Plan, now time.Ti
 	} else if row.node.Devices == 0 && s.Health != nil {
 		row.node.Devices = len(s.Health.Status.Devices)
 	}
-	row.gangs = map[drain.GangRef]int64{}
-	if empties == nil {
-		row.node.AtRisk = math.NaN()
-		return row
-	}
-	for i := range empties.Move {
-		m := &empties.Move[i]
-		ref, ok := drain.GangOf(&m.Pod)
-		if !ok || m.Cost != v1alpha1.CostDear {
-			row.node.AtRisk += m.AtRisk
-			continue
-		}
-		row.gangs[ref] = max(row.gangs[ref], m.Devices)
-	}
-	for i := range empties.Terminating {
-		if ref, ok := drain.GangOf(&empties.Terminating[i]); ok {
-			row.gangs[ref] = max(row.gangs[ref], 0)
-		}
-	}
-	for _, ref := range slices.SortedFunc(maps.Keys(row.gangs), byGangName) {
-		row.node.Gangs = append(row.node.Gangs, ref.String())
-	}
+	row.node.AtRisk, row.gangs = order.Work(empties)
+	row.node.Gangs = order.IDs(row.gangs)
 	return row
 }
-
-// byGangName orders gangs.
-func byGangName(a, b drain.GangRef) int { return cmp.Compare(a.String(), b.String()) }
 
 // leave takes a node out of the line: it has its slot, or something else keeps it.
 func (l *line) leave(node string) {
@@ -288,7 +263,7 @@ func (r *Reconciler) weigh(ctx context.Context, gangs map[drain.GangRef]int64, n
 		l.gangs = map[drain.GangRef]knownGang{}
 	}
 	var out []order.Gang
-	for _, ref := range slices.SortedFunc(maps.Keys(gangs), byGangName) {
+	for _, ref := range slices.SortedFunc(maps.Keys(gangs), order.ByName) {
 		known, ok := l.gangs[ref]
 		if !ok && len(l.gangs) < maxGangs {
 			gang, err := r.gang(ctx, ref, gangs[ref], now)
@@ -315,7 +290,12 @@ func (r *Reconciler) gang(ctx context.Context, ref drain.GangRef, each int64, no
 	if err := r.Live.List(ctx, &list, options...); err != nil {
 		return order.Gang{}, fmt.Errorf("listing the pods of gang %s: %w", ref, err)
 	}
-	pods := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool { return !ref.Has(&pod) })
+	var pods []*corev1.Pod
+	for i := range list.Items {
+		if pod := &list.Items[i]; ref.Has(pod) {
+			pods = append(pods, pod)
+		}
+	}
 	atRisk, down := drain.GangAtRisk(now, pods, each)
 	return order.Gang{ID: ref.String(), AtRisk: atRisk, Down: down}, nil
 }

@@ -291,35 +291,3 @@ func FuzzMake(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkMake(b *testing.B) {
-	for _, size := range []int{1250, 2500, 5000} {
-		b.Run(fmt.Sprintf("nodes=%d", size), func(b *testing.B) {
-			in := large(size)
-			b.ReportAllocs()
-			for b.Loop() {
-				if got := Make(in); len(got) != size {
-					b.Fatal(len(got))
-				}
-			}
-		})
-	}
-}
-
-// large is a fleet of which every node waits, with twenty pods a node: half of them of gangs of eight nodes.
-func large(size int) Input {
-	r := rand.New(rand.NewPCG(7, uint64(size)))
-	in := Input{Now: now, Patience: 6 * time.Hour}
-	for g := range size / 8 {
-		in.Gangs = append(in.Gangs, Gang{ID: fmt.Sprint("ml/train-", g), AtRisk: r.Float64() * 512, Down: r.IntN(10) == 0})
-	}
-	for i := range size {
-		n := node(fmt.Sprint("gpu-", i), devices(1+r.IntN(8)), atRisk(r.Float64()*20), waited(time.Duration(r.IntN(400))*time.Minute))
-		for range 10 {
-			// Most of a node's pods are of the same gang.
-			n.Gangs = append(n.Gangs, in.Gangs[(i/8+r.IntN(2)*r.IntN(2))%len(in.Gangs)].ID)
-		}
-		in.Nodes = append(in.Nodes, n)
-	}
-	return through(size/50, size/50, in)
-}
