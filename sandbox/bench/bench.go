@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +43,8 @@ type Options struct {
 	// NVML is a file to put where NVIDIA's library is on the agent's machine, such as that of the tests
 	// (internal/machine/nvml/nvmltest); there is none when empty.
 	NVML string
+	// DrainNodes is how many nodes are drained at once, 750, and DrainPods how many pods each has, 15; with OnlyDrain.
+	DrainNodes, DrainPods int
 	// Only is one of the parts below; the two clusters when empty.
 	Only string
 	// Progress is told what is under way. It may be nil.
@@ -56,6 +59,7 @@ const (
 	OnlySmall = "small"
 	OnlyLarge = "large"
 	OnlyIdle  = "idle"
+	OnlyDrain = "drain"
 )
 
 // maxSmall bounds the small fleet, whose nodes each cost goroutines and pods.
@@ -65,7 +69,7 @@ func (o Options) withDefaults() Options {
 	for _, field := range []struct {
 		value     *int
 		otherwise int
-	}{{&o.Nodes, 30_000}, {&o.Faults, 1000}, {&o.GPUs, 8}, {&o.Lines, 200}, {&o.Repairs, 8}} {
+	}{{&o.Nodes, 30_000}, {&o.Faults, 1000}, {&o.GPUs, 8}, {&o.Lines, 200}, {&o.Repairs, 8}, {&o.DrainNodes, 750}, {&o.DrainPods, 15}} {
 		if *field.value == 0 {
 			*field.value = field.otherwise
 		}
@@ -78,8 +82,12 @@ func (o Options) withDefaults() Options {
 
 func (o Options) validate() error {
 	switch {
-	case o.Only != "" && o.Only != OnlySmall && o.Only != OnlyLarge && o.Only != OnlyIdle:
-		return fmt.Errorf("no part %q: want %s, %s or %s", o.Only, OnlySmall, OnlyLarge, OnlyIdle)
+	case o.Only != "" && !slices.Contains([]string{OnlySmall, OnlyLarge, OnlyIdle, OnlyDrain}, o.Only):
+		return fmt.Errorf("no part %q: want %s, %s, %s or %s", o.Only, OnlySmall, OnlyLarge, OnlyIdle, OnlyDrain)
+	case o.DrainNodes < guardedEvery || o.DrainNodes > maxSmall-spares:
+		return fmt.Errorf("drain %d nodes: want %d to %d", o.DrainNodes, guardedEvery, maxSmall-spares)
+	case o.DrainPods < 1 || o.DrainPods > 100:
+		return fmt.Errorf("drain %d pods a node: want 1 to 100", o.DrainPods)
 	case o.Only == OnlyIdle && o.Idle <= 0:
 		return fmt.Errorf("idle for %s: say for how long", o.Idle)
 	case o.Faults < 1 || o.Faults > o.Nodes:
@@ -112,6 +120,7 @@ type Report struct {
 	Burst    *Burst    `json:"burst,omitempty"`
 	Usage    []Usage   `json:"usage"`
 	Idle     *Idle     `json:"idle,omitempty"`
+	Drains   *Drains   `json:"drains,omitempty"`
 	// Missing says what could not be measured, and why.
 	Missing []string `json:"missing,omitempty"`
 }
@@ -154,6 +163,11 @@ func Run(ctx context.Context, given Options) (*Report, error) {
 	if o.Only == OnlyIdle {
 		if err := idle(ctx, o, r); err != nil {
 			return nil, fmt.Errorf("measuring what is idle: %w", err)
+		}
+	}
+	if o.Only == OnlyDrain {
+		if err := drains(ctx, o, r); err != nil {
+			return nil, fmt.Errorf("measuring drains: %w", err)
 		}
 	}
 	r.Machine.LoadAfter = load()

@@ -253,7 +253,7 @@ func (c *cluster) startController(ctx context.Context) error {
 
 // policy puts a policy in force, and waits until it is accepted. Everything critical is to be repaired; the brake is on,
 // because it must not keep anything from being quarantined.
-func (c *cluster) policy(ctx context.Context, name string, mode v1alpha1.Mode, selector metav1.LabelSelector) error {
+func (c *cluster) policy(ctx context.Context, name string, mode v1alpha1.Mode, selector metav1.LabelSelector, change ...func(*v1alpha1.RemediationPolicy)) error {
 	p := &v1alpha1.RemediationPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.RemediationPolicySpec{
 		Mode: mode, NodeSelector: selector,
 		Rules: []v1alpha1.Rule{{Name: "critical", Response: v1alpha1.ResponseRepair, Ladder: []string{"reboot", "human"},
@@ -267,6 +267,9 @@ func (c *cluster) policy(ctx context.Context, name string, mode v1alpha1.Mode, s
 		p.Spec.Brake = &v1alpha1.Brake{SameSignature: &v1alpha1.SameSignature{
 			Nodes: intstr.FromString("2%"), MinNodes: ptr.To(int32(100)), Window: &metav1.Duration{Duration: 10 * time.Minute},
 		}}
+	}
+	for _, f := range change {
+		f(p)
 	}
 	if err := c.client.Create(ctx, p); err != nil {
 		return fmt.Errorf("creating a policy: %w", err)

@@ -27,6 +27,15 @@ func (r *Report) Print(w io.Writer) error {
 			fmt.Sprintf("%.1f s", b.Seconds), fmt.Sprintf("%.1f s", b.Bare), "under 1.5 times")
 		line("  of which to the last fault in the API", "", fmt.Sprintf("%.1f s", b.Visible), "", "")
 	}
+	if d := r.Drains; d != nil {
+		line(fmt.Sprintf("%d nodes of %d pods drained at once, to the last that is empty", d.Nodes, d.Pods/d.Nodes), ratio(d.Seconds, d.Bare),
+			fmt.Sprintf("%.1f s", d.Seconds), fmt.Sprintf("%.1f s", d.Bare), "under 10 minutes")
+		line("  pods a second", ratio(float64(d.Pods)/d.Seconds, float64(d.Pods)/d.Bare), fmt.Sprintf("%.0f", float64(d.Pods)/d.Seconds),
+			fmt.Sprintf("%.0f", float64(d.Pods)/d.Bare), "")
+		line("  eviction requests a pod, those apart that a budget refused", "", fmt.Sprintf("%.3f", float64(d.Evictions-d.Refused)/float64(d.Pods)), "1", "one")
+		line(fmt.Sprintf("  refused, of %d pods that a budget guards", d.Guarded), "", fmt.Sprint(d.Refused), "", "")
+		line("  requests of the controller, a node", "", fmt.Sprintf("%.1f", d.Requests), "", "")
+	}
 	if q := r.Requests; q != nil {
 		line("requests a repaired node: controller, to quarantine", ratio(q.Quarantine, 2), fmt.Sprintf("%.1f", q.Quarantine), "2", "4 at most")
 		line("  controller and agent, in all", "", fmt.Sprintf("%.1f + %.1f = %.1f", q.Controller, q.Agent, q.Controller+q.Agent), "", "20 at most")

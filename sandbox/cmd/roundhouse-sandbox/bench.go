@@ -49,7 +49,9 @@ func benchOptions(args []string, stderr io.Writer) (o bench.Options, report stri
 	pods := set.Int("pods", 0, "pods that exist besides in the large fleet; none by default")
 	lines := set.Int("lines", 0, "kernel lines that are timed; 200 by default")
 	repairs := set.Int("repairs", 0, "repairs whose requests are counted; 8 by default")
-	only := set.String("only", "", "small, large or idle: measure that alone")
+	only := set.String("only", "", "small, large, idle or drain: measure that alone")
+	drainNodes := set.Int("drain-nodes", 0, "with -only drain: how many nodes are drained at once; 750 by default")
+	drainPods := set.Int("drain-pods", 0, "with -only drain: how many pods a node has; 15 by default")
 	idle := set.Duration("idle", time.Hour, "with -only idle: how long the agent has nothing to tell")
 	npd := set.String("npd", "", "with -only idle: node-problem-detector's program, to run beside it")
 	nvml := set.String("nvml", "", "with -only idle: a libnvidia-ml.so.1 for the agent's machine")
@@ -67,6 +69,7 @@ func benchOptions(args []string, stderr io.Writer) (o bench.Options, report stri
 	o.Only, o.Idle, o.NPD, o.NPDConfig, o.NVML = *only, *idle, *npd, *npdConfig, *nvml
 	for _, one := range []struct{ given, field *int }{
 		{nodes, &o.Nodes}, {faults, &o.Faults}, {gpus, &o.GPUs}, {pods, &o.Pods}, {lines, &o.Lines}, {repairs, &o.Repairs},
+		{drainNodes, &o.DrainNodes}, {drainPods, &o.DrainPods},
 	} {
 		if *one.given != 0 {
 			*one.field = *one.given
