@@ -77,6 +77,10 @@ type Reservation struct {
 	// since is when it was taken.
 	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
 	Since metav1.Time `json:"since"`
+	// begun counts how often its holder has begun to act: who would free it must have seen the last time.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	Begun int64 `json:"begun,omitempty"`
 }
 
 // NodeDisruptionBudgetStatus is what is out.

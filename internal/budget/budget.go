@@ -91,7 +91,15 @@ func (k *Keeper) Reserve(ctx context.Context, node *corev1.Node, remediation *v1
 	return verdict, err
 }
 
-// Fresh is what the caller has from the API server of this moment, by a live read or as the answer to its own write.
+// Begin is asked after the claim has been put on, before the first act: it says whether the Remediation holds a slot of every budget
+// that selects the node, and writes so on each. Whoever was about to free a slot, or was giving a re-created budget its reservations,
+// on what it had read before the claim, loses the swap to that write, and reads again.
+func (k *Keeper) Begin(ctx context.Context, node *corev1.Node, remediation *v1alpha1.Remediation) (bool, error) {
+	return k.begin(ctx, node, holderOf(remediation))
+}
+
+// Fresh is what the caller has from the API server of this moment, by a live read or as the answer to its own write. It is
+// believed of a Remediation that is over: only such a one never acts again.
 type Fresh struct {
 	Remediation *v1alpha1.Remediation
 	Node        *corev1.Node

@@ -215,13 +215,21 @@ func (k *Keeper) reservation(budget *v1alpha1.NodeDisruptionBudget, r request) v
 // Remediation acts, what it held before stays: a budget that appeared since does not take away the others.
 func (k *Keeper) giveBack(ctx context.Context, selecting, taken []*v1alpha1.NodeDisruptionBudget, r request) error {
 	h := holderOf(r.remediation)
-	acting := r.remediation.Status.Phase.Acting() || h.claims(r.node)
+	free := slices.DeleteFunc(slices.Clone(selecting), func(budget *v1alpha1.NodeDisruptionBudget) bool {
+		return !slices.ContainsFunc(budget.Status.Reservations, h.holds)
+	})
+	if len(free) == 0 {
+		return nil
+	}
+	// Somebody else may have begun with what is there, since the caller looked.
+	if err := k.stillActs(ctx, h, Fresh{}); errors.Is(err, ErrActing) {
+		free = taken
+	} else if err != nil {
+		return err
+	}
 	var errs []error
-	for _, budget := range slices.Backward(selecting) {
-		leftOver := !acting && slices.ContainsFunc(budget.Status.Reservations, h.holds)
-		if slices.Contains(taken, budget) || leftOver {
-			errs = append(errs, k.free(ctx, budget, h))
-		}
+	for _, budget := range slices.Backward(free) {
+		errs = append(errs, k.free(ctx, budget, h))
 	}
 	return errors.Join(errs...)
 }

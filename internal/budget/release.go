@@ -14,11 +14,15 @@ import (
 )
 
 func (k *Keeper) release(ctx context.Context, h holder, fresh Fresh) error {
-	if err := k.stillActs(ctx, h, fresh); err != nil {
-		return err
+	if fresh.Remediation == nil || !fresh.Remediation.Status.Phase.Over() {
+		fresh = Fresh{}
 	}
+	// First the budgets, then who acts, then the swaps: what begins to act after it was looked for has written to the budgets.
 	holding, err := k.holding(ctx, h)
 	if err != nil {
+		return err
+	}
+	if err := k.stillActs(ctx, h, fresh); err != nil {
 		return err
 	}
 	var errs []error
@@ -88,8 +92,7 @@ func (k *Keeper) holding(ctx context.Context, h holder) ([]*v1alpha1.NodeDisrupt
 	return nil, nil
 }
 
-// free swaps a budget for one without the holder's entries. Taking an entry away cannot overspend, so that after a lost
-// swap it is taken away from what is there then.
+// free swaps a budget for one without the holder's entries. After a lost swap it is looked again whether the holder acts by now.
 func (k *Keeper) free(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, h holder) error {
 	current := budget.DeepCopy()
 	for range maxSwaps {
@@ -112,8 +115,56 @@ func (k *Keeper) free(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget
 			}
 			return fmt.Errorf("reading budget %s again: %w", budget.Name, err)
 		}
+		if err := k.stillActs(ctx, h, Fresh{}); err != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("freeing a slot of budget %s: others changed it %d times", budget.Name, maxSwaps)
+}
+
+// begin counts up on every budget that the holder begins to act.
+func (k *Keeper) begin(ctx context.Context, node *corev1.Node, h holder) (bool, error) {
+	all, err := k.liveGuards(ctx)
+	if err != nil {
+		return false, err
+	}
+	if _, broken := all.unreadable(); broken {
+		return false, nil
+	}
+	selecting := all.selecting(node.Labels)
+	for _, budget := range selecting {
+		if ok, err := k.mark(ctx, budget, h); !ok || err != nil {
+			return false, err
+		}
+	}
+	return len(selecting) > 0, nil
+}
+
+// mark counts up on one budget; false where the holder has no slot of it.
+func (k *Keeper) mark(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, h holder) (bool, error) {
+	current := budget.DeepCopy()
+	for range maxSwaps {
+		i := slices.IndexFunc(current.Status.Reservations, h.holds)
+		if i < 0 || current.Status.RebuiltFor != string(current.UID) {
+			return false, nil
+		}
+		current.Status.Reservations[i].Begun++
+		err := k.options.Client.Status().Update(ctx, current)
+		if err == nil {
+			return true, nil
+		}
+		if !apierrors.IsConflict(err) {
+			return false, fmt.Errorf("beginning under budget %s: %w", budget.Name, err)
+		}
+		current, err = k.again(ctx, budget)
+		if errors.Is(err, errMoved) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, nil // others changed it each time; the next try.
 }
 
 func (k *Keeper) held(ctx context.Context, node *corev1.Node, h holder) (bool, error) {

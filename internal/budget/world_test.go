@@ -245,7 +245,7 @@ func (a *actor) turn(ctx context.Context, name string) error {
 	if node, err = claim.Patch(ctx, a.keeper.options.Client, node, claimed); err != nil {
 		return ignoreConflict(err)
 	}
-	held, err := a.keeper.Held(ctx, node, rem)
+	held, err := a.keeper.Begin(ctx, node, rem)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/drain"
 )
 
 // missingProof says what the proof of a repair still lacks, or nothing where it is complete.
@@ -267,7 +268,7 @@ func (s *Snapshot) prove() *Decision {
 		// It rests for the same reason as before, a human's most of all.
 		return wait(s.phase(), poll, st.Reason, said(st.Message)+proofWaits+s.Refused.Message, st.WouldChange)
 	case !s.SlotHeld || !s.SlotSure:
-		d.Do = Reserve
+		d.Do, d.Empties = Reserve, &drain.Plan{} // nothing is moved by a proof.
 		return d
 	case !s.ClaimHeld:
 		d.Do, d.TaintNode = ClaimNode, s.nodeTainted()

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
@@ -38,6 +39,9 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 	case decide.Record:
 		return r.record(ctx, w, s)
 	default:
+	}
+	if err := r.mayBegin(ctx, w, d); err != nil {
+		return 0, err
 	}
 	st := w.rem.Status.DeepCopy()
 	if err := r.act(ctx, w, s, &d, st); err != nil {
@@ -87,6 +91,31 @@ func (r *Reconciler) act(ctx context.Context, w *work, s *decide.Snapshot, d *de
 	default:
 		return fmt.Errorf("decision asks for unknown %q", d.Do)
 	}
+}
+
+// mayBegin fails where an incident would begin to act whose slot is gone. A budget that somebody has re-created since the slot was
+// taken gives slots anew by the claims that it finds: the slot is only sure when it is looked for after the claim was put on.
+//
+// Nor may a relapse be believed that only a cache shows: it may be what was repaired, as it was before.
+func (r *Reconciler) mayBegin(ctx context.Context, w *work, d decide.Decision) error {
+	if w.rem.Status.Phase == v1alpha1.PhaseProbation && d.Phase == v1alpha1.PhasePending && !w.healthLive {
+		if err := r.seeLive(ctx, w); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: a relapse is looked at live", errDecideAgain)
+	}
+	if w.rem.Status.Phase.Acting() || !d.Phase.Acting() {
+		return nil
+	}
+	held, err := r.Budgets.Begin(ctx, w.node, w.rem)
+	if err != nil {
+		return fmt.Errorf("making sure of the budget slot: %w", err)
+	}
+	if !held {
+		w.slotHeld = ptr.To(false) // to be taken anew.
+		return fmt.Errorf("%w: the budget slot is gone", errDecideAgain)
+	}
+	return nil
 }
 
 // mayEnd fails where an incident would end on a Node that is not as it is now: what a Reconcile that was cut off has put
