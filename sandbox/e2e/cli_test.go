@@ -205,6 +205,7 @@ func TestKubectlPlugin(t *testing.T) {
 	t.Run("hold and stop hold, and say whom", func(t *testing.T) { p.at(t).checkHolds() })
 	t.Run("who may only hold can stop, and let it go on", func(t *testing.T) { p.at(t).checkRoles() })
 	t.Run("approve adds a human's word", func(t *testing.T) { p.at(t).checkApprovals() })
+	t.Run("maintain asks for planned work, and takes it back", func(t *testing.T) { p.at(t).checkMaintain() })
 	t.Run("errors name the flag and the fix", func(t *testing.T) { p.at(t).checkErrors() })
 	t.Run("release cancels and lifts", func(t *testing.T) { p.at(t).checkRelease() })
 	t.Run("release --all waits until nothing is left", func(t *testing.T) { p.at(t).checkReleaseAll() })
@@ -244,6 +245,40 @@ func (p *plugin) checkWhy() {
 	p.run(0, "why", "stuck", "-o", "wide").says(p.t, "remediation stuck-abcdefghij, phase Escalated, reason AttemptsSpent")
 	p.run(0, "why", "stuck", "-o", "yaml").says(p.t, "state: Escalated", "kind: Why")
 	p.run(1, "why", "drain").says(p.t, "NO SUCH NODE", "did you mean drains?", `there is no node "drain"`)
+}
+
+func (p *plugin) checkMaintain() {
+	request := func() string { return p.nodeNow("good").Annotations[v1alpha1.AnnotationMaintenance] }
+	p.run(1, "maintain", "goof", "--reason", "x", "--by", "me").says(p.t, `there is no node "goof"`)
+	p.run(1, "maintain", "good", "--reason", "x", "--by", "me", "--action", "explode").says(p.t, `has no rung "explode"; it has: `, "Nothing was planned")
+	p.run(1, "maintain", "-l", "pool=nowhere", "--reason", "x", "--by", "me").says(p.t, "selects no node")
+	p.run(2, "maintain", "good", "--reason", "x", "--by", "me", "--not-before", "2099-01-02", "--until", "2099-01-01").says(p.t, "until must come after notBefore")
+	p.run(0, "maintain", "good", "--reason", "a new kernel", "--by", "me", "--action", "reboot", "--dry-run=server").says(p.t, "nothing was changed")
+	if request() != "" {
+		p.t.Errorf("a dry run has written %s", request())
+	}
+	p.run(0, "maintain", "good", "--reason", "a new kernel", "--by", "me", "--action", "reboot", "--window").says(p.t,
+		"work on good is planned", "reboot; in a window of the policy", "a human is told where it has not begun by")
+	if text := request(); !strings.Contains(text, `"rung":"reboot"`) || !strings.Contains(text, `"when":"Window"`) || !strings.Contains(text, `"by":"me"`) {
+		p.t.Errorf("the request is %q", text)
+	}
+	p.run(0, "maintain", "bare", "--reason", "x", "--by", "me").says(p.t, "the node empty, for you", "1 node waits for a policy that selects them")
+	p.run(0, "maintain", "bare", "--done", "-o", "name").says(p.t, "node/bare\n")
+	p.run(0, "maintain", "good", "--done").says(p.t, "good given back")
+	p.run(0, "maintain", "good", "--done").says(p.t, "nothing was planned there")
+	if request() != "" {
+		p.t.Errorf("the request is still there: %s", request())
+	}
+}
+
+// nodeNow reads a Node.
+func (p *plugin) nodeNow(name string) *corev1.Node {
+	p.t.Helper()
+	node := &corev1.Node{}
+	if err := json.Unmarshal(call{http.MethodGet, "/api/v1/nodes/" + name, ""}.must(p.t, p.core), node); err != nil {
+		p.t.Fatal(err)
+	}
+	return node
 }
 
 func (p *plugin) checkWatch() {

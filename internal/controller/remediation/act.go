@@ -45,8 +45,11 @@ func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d dec
 	return nil
 }
 
-// stillHeld fails where the budget slot is gone.
+// stillHeld fails where the budget slot is gone, or the Node is not as it was decided on: its claim may be off.
 func (r *Reconciler) stillHeld(ctx context.Context, w *work) error {
+	if err := r.unchangedNode(ctx, w); err != nil {
+		return err
+	}
 	held, err := r.Budgets.Held(ctx, w.node, w.rem)
 	if err != nil {
 		return fmt.Errorf("reading the budget slot: %w", err)

@@ -143,7 +143,7 @@ func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *
 		case evict.Gone, evict.Terminating, evict.Forced:
 		}
 	}
-	refused(d, st, refusals, named)
+	refused(d, st, s.Now, refusals, named)
 	return errors.Join(failed...)
 }
 
@@ -237,7 +237,7 @@ const maxBlocker = 256
 // refused makes an eviction that was refused, or is asked for, the reason; one that nobody but a human can change before one that
 // may pass.
 // Where nothing else is under way, it waits as long as the server asks.
-func refused(d *decide.Decision, st *v1alpha1.RemediationStatus, refusals []evict.Outcome, named []v1alpha1.Blocker) {
+func refused(d *decide.Decision, st *v1alpha1.RemediationStatus, now time.Time, refusals []evict.Outcome, named []v1alpha1.Blocker) {
 	if len(refusals) == 0 {
 		return
 	}
@@ -263,6 +263,6 @@ func refused(d *decide.Decision, st *v1alpha1.RemediationStatus, refusals []evic
 		}
 	}
 	if st.Deadline != nil {
-		d.Requeue = max(time.Millisecond, min(d.Requeue, time.Until(st.Deadline.Time)))
+		d.Requeue = max(time.Millisecond, min(d.Requeue, st.Deadline.Sub(now)))
 	}
 }

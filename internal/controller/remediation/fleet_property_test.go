@@ -113,7 +113,9 @@ func (w *fleetWorld) choose(random *rand.Rand) string {
 func (w *fleetWorld) happens() {
 	ctx := w.t.Context()
 	w.clock.SetTime(w.clock.Now().Add(time.Duration(1+w.random.IntN(20)) * time.Second))
-	w.allowed = min(w.most, w.allowed+w.random.IntN(2))
+	if w.random.IntN(6) == 0 {
+		w.allowed = min(w.most, w.allowed+1)
+	}
 	var list v1alpha1.NodeHealthList
 	w.must(w.server.List(ctx, &list))
 	for i := range list.Items {
@@ -281,7 +283,7 @@ func (w *fleetWorld) check(ctx context.Context) {
 		if !rem.Status.Phase.Acting() {
 			continue
 		}
-		if node.Labels["pool"] != "gpu" {
+		if name, _, _ := claim.Ours(node); name == rem.Name && node.Labels["pool"] != "gpu" {
 			unguarded++
 		}
 	}
@@ -293,16 +295,15 @@ func (w *fleetWorld) check(ctx context.Context) {
 	}
 }
 
-// checkAsk holds an action that is asked for against what it needs: the incident's claim on the node.
-func (w *fleetWorld) checkAsk(ctx context.Context, h *v1alpha1.NodeHealth) {
+// checkAsk holds an action that is asked for against what it needs: the incident's claim on the node, as whoever asks has just seen
+// it. Between that and its request another may take the claim off; in a cluster the leader's fence refuses what comes after.
+func (a *fleetActor) checkAsk(h *v1alpha1.NodeHealth) {
 	if h.Spec.Action == nil {
 		return
 	}
-	w.asked++
-	node := &corev1.Node{}
-	w.must(w.server.Get(ctx, client.ObjectKey{Name: h.Name}, node))
-	if name, _, ours := claim.Ours(node); !ours || !strings.HasPrefix(h.Spec.Action.ID, name+"-") {
-		w.problem = fmt.Sprintf("%s is asked of %s, which has the claim of %q", h.Spec.Action.ID, h.Name, name)
+	a.world.asked++
+	if name := a.claims[h.Name]; name == "" || !strings.HasPrefix(h.Spec.Action.ID, name+"-") {
+		a.world.problem = fmt.Sprintf("%s is asked of %s, which was last seen with the claim of %q", h.Spec.Action.ID, h.Name, name)
 	}
 }
 
@@ -322,7 +323,8 @@ func (w *fleetWorld) checkBudget(b *v1alpha1.NodeDisruptionBudget, nodes []corev
 		domain := n.Labels[b.Spec.TopologyKey]
 		size[domain]++
 		for j := range rems {
-			if rems[j].Spec.Node == n.Name && rems[j].Status.Phase.Acting() {
+			// One that has let go of its claim does nothing any more, and is about to say so.
+			if name, _, _ := claim.Ours(n); name == rems[j].Name && rems[j].Status.Phase.Acting() {
 				acting[domain]++
 				has := slices.ContainsFunc(b.Status.Reservations, func(r v1alpha1.Reservation) bool { return r.RemediationUID == string(rems[j].UID) })
 				if b.Status.RebuiltFor == string(b.UID) && !has {
@@ -396,7 +398,7 @@ func fleetSeeds(t *testing.T) uint64 {
 	t.Helper()
 	text, ok := os.LookupEnv("ROUNDHOUSE_SEEDS")
 	if !ok {
-		return 6
+		return 2
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
@@ -410,14 +412,14 @@ func TestNoBudgetIsOverspentAndNoNodeStarves(t *testing.T) {
 	for seed := range fleetSeeds(t) {
 		w := randomFleet(t, seed)
 		if problem := w.play(1500); problem != "" {
-			t.Fatalf("seed %d: %s", seed, problem)
+			t.Fatalf("seed %d: %s\nafter\n%s", seed, problem, strings.Join(w.told, "\n"))
 		}
 		sum.evictions, sum.refusals, sum.kills, sum.healed = sum.evictions+w.evictions, sum.refusals+w.refusals, sum.kills+w.kills, sum.healed+w.healed
 		sum.asked += w.asked
 		sum.longest = max(sum.longest, w.longest)
 	}
 	t.Logf("%d repairs, %d evictions, %d refused, %d kills; the longest wait was %s", sum.healed, sum.evictions, sum.refusals, sum.kills, sum.longest)
-	if sum.healed == 0 || sum.asked < sum.healed || sum.evictions == 0 || sum.kills == 0 {
+	if sum.healed == 0 || sum.asked < sum.healed || sum.evictions == 0 || sum.refusals == 0 || sum.kills == 0 {
 		t.Error("nothing happened: the property test proves nothing")
 	}
 }
@@ -438,7 +440,7 @@ func TestANodeThatIsNeverGivenASlotIsCaught(t *testing.T) {
 	for seed := range uint64(10) {
 		w := randomFleet(t, seed)
 		w.unfair = "n1"
-		if problem := w.play(500); problem != "" {
+		if problem := w.play(150); problem != "" {
 			t.Logf("seed %d: %s", seed, problem)
 			return
 		}

@@ -57,6 +57,8 @@ type fleetWorld struct {
 	longest time.Duration
 	evicted map[types.UID]bool
 	problem string
+	// told are the last writes, for whoever has to find out why.
+	told []string
 	// What happened, so that a test can tell that something did.
 	acts, evictions, refusals, kills, healed, asked, humans int
 }
@@ -71,6 +73,8 @@ type fleetActor struct {
 	crashAt int
 	// phases are the incidents' by node, as this actor last read them live or wrote them.
 	phases map[string]v1alpha1.Phase
+	// claims are the Nodes' likewise.
+	claims map[string]string
 }
 
 var errKilled = errors.New("the controller is killed here")
@@ -84,13 +88,13 @@ func cachedKinds() []client.ObjectList {
 func newFleetWorld(t *testing.T, seed uint64, objects ...client.Object) *fleetWorld {
 	t.Helper()
 	w := &fleetWorld{t: t, random: rand.New(rand.NewPCG(seed, 11)), clock: clocktesting.NewFakePassiveClock(began), scheme: runtime.NewScheme(),
-		waits: map[string]time.Time{}, evicted: map[types.UID]bool{}, allowed: 1, most: 2}
+		waits: map[string]time.Time{}, evicted: map[types.UID]bool{}, allowed: 1, most: 1}
 	if err := errors.Join(clientgoscheme.AddToScheme(w.scheme), v1alpha1.AddToScheme(w.scheme)); err != nil {
 		t.Fatal(err)
 	}
 	w.server = w.builder(objects...).Build()
 	for range 2 {
-		a := &fleetActor{world: w, phases: map[string]v1alpha1.Phase{}, resume: make(chan struct{}), arrived: make(chan bool)}
+		a := &fleetActor{world: w, phases: map[string]v1alpha1.Phase{}, claims: map[string]string{}, resume: make(chan struct{}), arrived: make(chan bool)}
 		a.restart()
 		w.actors = append(w.actors, a)
 	}
@@ -208,10 +212,31 @@ func (a *fleetActor) live() client.Reader {
 	})
 }
 
-// sees notes the phase of an incident.
+// tells notes a write.
+func (a *fleetActor) tells(verb string, o client.Object, err error) {
+	w, what := a.world, ""
+	switch o := o.(type) {
+	case *v1alpha1.Remediation:
+		what = fmt.Sprintf("%s %s", o.Status.Phase, o.Status.Reason)
+	case *v1alpha1.NodeDisruptionBudget:
+		what = "rebuilt for " + o.Status.RebuiltFor + ":"
+		for _, r := range o.Status.Reservations {
+			what += fmt.Sprintf(" %s(%d)", r.Remediation, r.Begun)
+		}
+	case *corev1.Node:
+		what = o.Annotations[v1alpha1.AnnotationClaim]
+	}
+	w.told = append(w.told, fmt.Sprintf("%s, controller %d: %s %T %s: %s %v", w.clock.Now().Format(time.TimeOnly), slices.Index(w.actors, a), verb, o, o.GetName(), what, err))
+	w.told = w.told[max(0, len(w.told)-30):]
+}
+
+// sees notes the phase of an incident, and the claim on a Node.
 func (a *fleetActor) sees(o client.Object) {
-	if rem, ok := o.(*v1alpha1.Remediation); ok {
-		a.phases[rem.Spec.Node] = rem.Status.Phase
+	switch o := o.(type) {
+	case *v1alpha1.Remediation:
+		a.phases[o.Spec.Node] = o.Status.Phase
+	case *corev1.Node:
+		a.claims[o.Name], _, _ = claim.Ours(o)
 	}
 }
 
@@ -245,13 +270,20 @@ func (a *fleetActor) client() client.Client {
 					return err
 				}
 				if h, ok := o.(*v1alpha1.NodeHealth); ok {
-					w.checkAsk(ctx, h)
+					a.checkAsk(h)
 				}
 				return nil
 			})
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-			return a.write(ctx, func() error { return c.Patch(ctx, o, p, opts...) })
+			return a.write(ctx, func() error {
+				err := c.Patch(ctx, o, p, opts...)
+				a.tells("patch", o, err)
+				if err == nil {
+					a.sees(o)
+				}
+				return err
+			})
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
 			return a.write(ctx, func() error { return c.Delete(ctx, o, opts...) })
@@ -267,6 +299,7 @@ func (a *fleetActor) client() client.Client {
 					}
 				}
 				err := c.SubResource(sub).Update(ctx, o, opts...)
+				a.tells("update", o, err)
 				if err == nil {
 					a.sees(o)
 				}

@@ -61,9 +61,6 @@ func (r *Reconciler) beginRemedy(ctx context.Context, w *work, s *decide.Snapsho
 	if err := r.stillHeld(ctx, w); err != nil {
 		return err
 	}
-	if err := r.unchangedNode(ctx, w); err != nil {
-		return err
-	}
 	a, how, refusal := r.attemptOf(w, s)
 	if refusal == "" {
 		var err error

@@ -92,7 +92,7 @@ func TestARefusalThatLastsIsNamedFirst(t *testing.T) {
 			for i, out := range tt.refusals {
 				named = append(named, blocker(&moves(fmt.Sprint("p", i))[0].Pod, out))
 			}
-			refused(d, &v1alpha1.RemediationStatus{}, tt.refusals, named)
+			refused(d, &v1alpha1.RemediationStatus{}, began, tt.refusals, named)
 			got := said{d.Reason, d.Message, d.WouldChange, d.Requeue, len(d.Drain.Blockers)}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("says (-want +got):\n%s", diff)
