@@ -2,6 +2,7 @@ package evict
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,7 +21,7 @@ import (
 // Requester is who asks, in EvictionRequests.
 const Requester = v1alpha1.OwnDomain + "/controller"
 
-// Asked: the pod's responders have been asked to end it gracefully, and have time.
+// Asked is the kind of outcome where the pod's responders have been asked to end it gracefully, and have time.
 const Asked Kind = "Asked"
 
 const (
@@ -166,8 +167,8 @@ func (r *Requests) isUnserved(err error, now time.Time) bool {
 
 // namesObject says whether a 404 is about an object: one about an API names none.
 func namesObject(err error) bool {
-	status, ok := err.(apierrors.APIStatus) //nolint:errorlint // only the server's own answer tells.
-	return ok && status.Status().Details != nil && status.Status().Details.Name != ""
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && status.Status().Details != nil && status.Status().Details.Name != ""
 }
 
 // progress says how far a request has come, and whether its responders still have time.

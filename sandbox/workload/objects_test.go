@@ -88,7 +88,7 @@ func TestAGangHoldsWholeNodesAndIsKnownAsOne(t *testing.T) {
 		t.Fatalf("job %+v, want eight indexed pods at once", rest[0])
 	}
 	pod := corev1.Pod{ObjectMeta: job.Spec.Template.ObjectMeta, Spec: job.Spec.Template.Spec}
-	if !drain.Gang(pod) {
+	if !drain.Gang(&pod) {
 		t.Errorf("Roundhouse does not know pods with labels %v for a gang's", pod.Labels)
 	}
 	if got := pod.Annotations[fleet.AnnotationRunFor]; got != "1m0s" {

@@ -89,14 +89,14 @@ func (w *fleetWorld) pod() {
 	w.must(w.server.Create(w.t.Context(), pod))
 }
 
-func (w *fleetWorld) nodes() []corev1.Node {
+func (w *fleetWorld) nodes(ctx context.Context) []corev1.Node {
 	var list corev1.NodeList
-	w.must(w.server.List(w.t.Context(), &list))
+	w.must(w.server.List(ctx, &list))
 	return list.Items
 }
 
 func (w *fleetWorld) someNode() string {
-	nodes := w.nodes()
+	nodes := w.nodes(w.t.Context())
 	return nodes[w.random.IntN(len(nodes))].Name
 }
 
@@ -105,7 +105,7 @@ func (w *fleetWorld) choose(random *rand.Rand) string {
 	if waiting := slices.Sorted(maps.Keys(w.waits)); len(waiting) > 0 && random.IntN(8) > 0 {
 		return waiting[random.IntN(len(waiting))]
 	}
-	nodes := w.nodes()
+	nodes := w.nodes(w.t.Context())
 	return nodes[random.IntN(len(nodes))].Name
 }
 
@@ -243,7 +243,7 @@ func (w *fleetWorld) recreate(ctx context.Context) {
 
 // mishap takes a node out, or gives one back, by another hand.
 func (w *fleetWorld) mishap(ctx context.Context) {
-	nodes := w.nodes()
+	nodes := w.nodes(ctx)
 	n := &nodes[w.random.IntN(len(nodes))]
 	n.Spec.Unschedulable = !n.Spec.Unschedulable
 	w.must(w.server.Update(ctx, n))
@@ -252,7 +252,7 @@ func (w *fleetWorld) mishap(ctx context.Context) {
 // calm ends all mishaps.
 func (w *fleetWorld) calm() {
 	w.peace = true
-	for _, n := range w.nodes() {
+	for _, n := range w.nodes(w.t.Context()) {
 		n.Spec.Unschedulable = false
 		w.must(w.server.Update(w.t.Context(), &n))
 	}
@@ -265,7 +265,7 @@ func (w *fleetWorld) check(ctx context.Context) {
 	w.must(w.server.List(ctx, &budgets))
 	w.must(w.server.List(ctx, &rems))
 	byName := map[string]*corev1.Node{}
-	nodes := w.nodes()
+	nodes := w.nodes(ctx)
 	for i := range nodes {
 		byName[nodes[i].Name] = &nodes[i]
 	}

@@ -268,7 +268,7 @@ func (r *Remedy) evict(ctx context.Context, pod *corev1.Pod) (remedy.Progress, e
 		return remedy.Failed(remedy.Cut(fmt.Sprintf("pod %s cannot be evicted: %s", name, outcome.Message))), nil
 	case evict.Blocked:
 		return remedy.Running(remedy.Cut(fmt.Sprintf("pod %s may not be evicted yet: %s", name, outcome.Message))), nil
-	case evict.Evicted, evict.Deleted, evict.Forced, evict.Terminating, evict.Gone:
+	case evict.Evicted, evict.Deleted, evict.Forced, evict.Terminating, evict.Gone, evict.Asked:
 	}
 	return remedy.Running(fmt.Sprintf("pod %s is going; its DaemonSet makes a new one", name)), nil
 }
