@@ -2,6 +2,7 @@ package drain
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,10 +21,19 @@ const (
 	defaultNotSafe      = "default: safe-to-evict=false"
 	defaultReplicated   = "default: replicated"
 	defaultUnreplicated = "default: unreplicated"
+	defaultMachine      = "default: virtual machine with a device"
 )
 
 // annotationSafeToEvict is Cluster Autoscaler's, and draino honoured it too.
 const annotationSafeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+
+// labelKubeVirt is on the pod in which KubeVirt runs a virtual machine, with the value virtLauncher. The devices that KubeVirt gives
+// every such pod are of the domain kubeVirtDevices; any other extended resource is one that is passed through.
+const (
+	labelKubeVirt   = "kubevirt.io"
+	virtLauncher    = "virt-launcher"
+	kubeVirtDevices = "devices.kubevirt.io"
+)
 
 // gangLabels are put on the pods of a gang by the systems that start gangs.
 var gangLabels = []string{
@@ -79,6 +89,8 @@ func costOf(pod *corev1.Pod, classes []class) (v1alpha1.InterruptionCost, string
 		return v1alpha1.CostDear, defaultGang
 	case owner != nil && owner.Kind == "Job":
 		return v1alpha1.CostDear, defaultJob
+	case pod.Labels[labelKubeVirt] == virtLauncher && passesThrough(pod):
+		return v1alpha1.CostNever, defaultMachine
 	case owner == nil:
 		return v1alpha1.CostNever, defaultUnreplicated
 	case pod.Annotations[annotationSafeToEvict] == "false":
@@ -103,6 +115,40 @@ func (c *class) matches(pod *corev1.Pod) bool {
 		}
 	}
 	return m.Gang == nil || *m.Gang == Gang(pod)
+}
+
+// passesThrough says whether a virtual machine has a device of the node's: then it cannot be migrated, and ends where its pod does.
+func passesThrough(pod *corev1.Pod) bool {
+	if len(pod.Spec.ResourceClaims) > 0 {
+		return true
+	}
+	for i := range pod.Spec.Containers {
+		for name := range pod.Spec.Containers[i].Resources.Requests {
+			domain, _, extended := strings.Cut(string(name), "/")
+			if extended && domain != kubeVirtDevices && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// deletionCost is what a pod's owner says that deleting it costs beside its siblings (controller.kubernetes.io/pod-deletion-cost);
+// nothing where it cannot be read, as to Kubernetes.
+func deletionCost(pod *corev1.Pod) int64 {
+	cost, err := strconv.ParseInt(pod.Annotations[corev1.PodDeletionCost], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return cost
+}
+
+// priority is a pod's, 0 where it has none.
+func priority(pod *corev1.Pod) int32 {
+	if pod.Spec.Priority == nil {
+		return 0
+	}
+	return *pod.Spec.Priority
 }
 
 // devices counts the accelerators a pod holds: those it is known to hold, or those it asks for by extended resource where

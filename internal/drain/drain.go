@@ -51,6 +51,8 @@ const (
 	ReasonUntold = "DeviceUntold"
 	// ReasonUnreplicated is given for pods that nothing would create again.
 	ReasonUnreplicated = "Unreplicated"
+	// ReasonCannotMigrate is given for the pods of virtual machines that have a device of the node's.
+	ReasonCannotMigrate = "CannotMigrate"
 	// ReasonGateClosed is given for pods whose class has a gate, while the system that it names has not said that its work on
 	// the node has ended.
 	ReasonGateClosed = "GateClosed"
@@ -207,7 +209,11 @@ func (p *Plan) place(in *Input, classes []class, pod *corev1.Pod) {
 func blocker(pod *corev1.Pod, class string) v1alpha1.Blocker {
 	b := v1alpha1.Blocker{Pod: pod.Namespace + "/" + pod.Name, Reason: ReasonNever,
 		Message: fmt.Sprintf("class %s says that only a human stops it", class)}
-	if class == defaultUnreplicated {
+	switch class {
+	case defaultMachine:
+		b.Reason = ReasonCannotMigrate
+		b.Message = "its virtual machine has a device of the node's, so that it cannot be migrated; stop it, or give its pods a class in the policy's drain.classes"
+	case defaultUnreplicated:
 		b.Reason = ReasonUnreplicated
 		b.Message = "nothing would create it again; delete it, or give it a class in the policy's drain.classes"
 	}
@@ -302,6 +308,8 @@ func cheapestFirst(a, b Move) int {
 	return cmp.Or(
 		cmp.Compare(costRank(a.Cost), costRank(b.Cost)),
 		cmp.Compare(a.AtRisk, b.AtRisk),
+		cmp.Compare(priority(&a.Pod), priority(&b.Pod)),
+		cmp.Compare(deletionCost(&a.Pod), deletionCost(&b.Pod)),
 		cmp.Compare(a.Pod.Namespace, b.Pod.Namespace),
 		cmp.Compare(a.Pod.Name, b.Pod.Name),
 	)

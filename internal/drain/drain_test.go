@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -178,12 +179,55 @@ func TestWhatAPodCosts(t *testing.T) {
 		"nothing creates a bare pod again":                    {pod("p", ""), v1alpha1.CostNever},
 		"negative priority means that others may displace it": {pod("p", "Job", func(p *corev1.Pod) { p.Spec.Priority = ptr.To(int32(-1)) }), v1alpha1.CostFree},
 		"an owner that asks not to be evicted is made dear":   {pod("p", "ReplicaSet", annotated(annotationSafeToEvict, "false")), v1alpha1.CostDear},
+		"a virtual machine with a GPU cannot be migrated":     {launcher("nvidia.com/GA102GL_A10"), v1alpha1.CostNever},
+		"nor one that was given a device by a claim": {pod("p", "VirtualMachineInstance", labelled("kubevirt.io", "virt-launcher"), func(p *corev1.Pod) {
+			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
+		}), v1alpha1.CostNever},
+		"one without is KubeVirt's to migrate":         {launcher("devices.kubevirt.io/kvm"), v1alpha1.CostCheap},
+		"memory in huge pages is no device":            {launcher("hugepages-2Mi"), v1alpha1.CostCheap},
+		"what is not KubeVirt's is no virtual machine": {pod("p", "ReplicaSet", requesting("nvidia.com/gpu")), v1alpha1.CostCheap},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, class := costOf(&tc.pod, nil); got != tc.want {
 				t.Errorf("%s (%s), want %s", got, class, tc.want)
 			}
 		})
+	}
+}
+
+// launcher is the pod of a virtual machine that has a resource.
+func launcher(resource corev1.ResourceName) corev1.Pod {
+	return pod("p", "VirtualMachineInstance", labelled("kubevirt.io", "virt-launcher"), requesting(resource))
+}
+
+func requesting(name corev1.ResourceName) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Containers = []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
+			corev1.ResourceMemory: resource.MustParse("1Gi"), name: resource.MustParse("1")}}}}
+	}
+}
+
+func TestAVirtualMachineThatCannotBeMigratedIsNamedAtOnce(t *testing.T) {
+	in := Input{Now: now, Scope: ScopeNode, Pods: []corev1.Pod{launcher("nvidia.com/gpu")}}
+	p := Make(in)
+	if len(p.Move) > 0 || len(p.Blockers) != 1 || p.Blockers[0].Reason != ReasonCannotMigrate || !strings.Contains(p.Blockers[0].Message, "drain.classes") {
+		t.Errorf("%+v", p)
+	}
+	in.Classes = []v1alpha1.WorkloadClass{{Name: "games", Cost: v1alpha1.CostFree, Match: v1alpha1.WorkloadMatch{OwnerKinds: []string{"VirtualMachineInstance"}}}}
+	if p := Make(in); len(p.Move) != 1 || p.Move[0].Class != "games" {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestOfTheSameCostTheLowerPriorityGoesFirstThenTheCheaperToDelete(t *testing.T) {
+	priority := func(n int32) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.Priority = &n } }
+	deletion := func(cost string) func(*corev1.Pod) { return annotated(corev1.PodDeletionCost, cost) }
+	in := Input{Now: now, Scope: ScopeNode, Pods: []corev1.Pod{
+		pod("a", "ReplicaSet", priority(1000)), pod("b", "ReplicaSet", deletion("7")), pod("c", "ReplicaSet"),
+		pod("d", "ReplicaSet", deletion("-3")), pod("e", "ReplicaSet", deletion("cheap")), pod("f", "ReplicaSet", deletion("99999999999")),
+	}}
+	if diff := cmp.Diff([]string{"d", "c", "e", "f", "b", "a"}, names(Make(in).Move)); diff != "" {
+		t.Error(diff)
 	}
 }
 
