@@ -135,7 +135,7 @@ cannot be understood; 3 the cluster could not be asked, or refused.`,
 		return usage("%v; see %s --help", err, cmd.CommandPath())
 	})
 	a.flags.AddFlags(root.PersistentFlags())
-	root.AddCommand(a.statusCommand(), a.whyCommand(), a.planCommand(), a.blockersCommand(), a.historyCommand(), a.holdCommand(), a.stopCommand(), a.maintainCommand(),
+	root.AddCommand(a.statusCommand(), a.whyCommand(), a.planCommand(), a.blockersCommand(), a.historyCommand(), a.holdCommand(), a.stopCommand(), a.maintainCommand(), a.drainCommand(),
 		a.releaseCommand(), a.approveCommand(), a.checkCommand())
 	return root
 }

@@ -23,6 +23,7 @@ import (
 
 type maintainFlags struct {
 	output
+	waitFlags
 	reason, by, selector string
 	action               string
 	window, now, done    bool
@@ -49,16 +50,7 @@ and holds. Where it has not begun by --until, or within a week, a human is told.
   kubectl roundhouse maintain gpu-0417 --reason "swap the riser" --now
   kubectl roundhouse maintain gpu-0417 --done`,
 		ValidArgsFunction: a.completeNodes,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := cmp.Or(f.check(), checkDryRun(f.dryRun), f.consistent(args)); err != nil {
-				return err
-			}
-			request, err := f.request(a.Now(), a.Zone)
-			if err != nil {
-				return err
-			}
-			return a.maintain(cmd.Context(), &f, args, request)
-		},
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.runMaintain(cmd.Context(), &f, args) },
 	}
 	f.output.add(cmd, formatName)
 	flags := cmd.Flags()
@@ -72,7 +64,19 @@ and holds. Where it has not begun by --until, or within a week, a human is told.
 	flags.StringVar(&f.until, "until", "", "when a human is told that it has not begun, written likewise")
 	flags.BoolVar(&f.done, "done", false, "say that the work is done, or not wanted any more")
 	addDryRun(cmd, &f.dryRun)
+	f.waitFlags.add(cmd)
 	return cmd
+}
+
+func (a *app) runMaintain(ctx context.Context, f *maintainFlags, args []string) error {
+	if err := cmp.Or(f.check(), checkDryRun(f.dryRun), f.consistent(args)); err != nil {
+		return err
+	}
+	request, err := f.request(a.Now(), a.Zone)
+	if err != nil {
+		return err
+	}
+	return a.maintain(ctx, f, args, request)
 }
 
 // consistent says which flags do not go together.
@@ -86,6 +90,10 @@ func (f *maintainFlags) consistent(nodes []string) error {
 		return usage("--window and --now contradict each other; give one of them")
 	case f.done && (f.reason != "" || f.action != "" || f.window || f.now || f.notBefore != "" || f.until != ""):
 		return usage("--done goes with nodes only")
+	case f.wait && (f.done || f.dryRun != dryRunNone):
+		return usage("--wait waits for work that is asked for")
+	case f.wait && f.timeout <= 0:
+		return usage("--timeout %s: give a length such as 1h", f.timeout)
 	case !f.done && strings.TrimSpace(f.reason) == "":
 		return usage("--reason is required: say why, for those who find it at night")
 	}
@@ -151,7 +159,10 @@ func (a *app) maintain(ctx context.Context, f *maintainFlags, names []string, re
 			changed = append(changed, nodes[i].Name)
 		}
 	}
-	return a.sayMaintained(f, changed, request, waits)
+	if err := a.sayMaintained(f, changed, request, waits); err != nil || !f.wait {
+		return err
+	}
+	return a.await(ctx, c, changed, request, f.timeout)
 }
 
 // nodesToMaintain are the nodes that are meant; that one of them is not there, or that none is selected, is found before
