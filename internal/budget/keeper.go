@@ -100,6 +100,9 @@ func (k *Keeper) refusedByCache(ctx context.Context, r request, seen *view) (Ver
 	}
 	all := readGuards(list.Items)
 	holder := holderOf(r.remediation)
+	if holder.claims(r.node) {
+		return Verdict{}, false // a claim comes after its slots, which this cache may not show yet.
+	}
 	selecting := all.selecting(r.node.Labels)
 	for _, budget := range selecting {
 		if slices.ContainsFunc(budget.Status.Reservations, holder.holds) {

@@ -295,6 +295,23 @@ func TestARefusalFromTheCacheCostsNoRequest(t *testing.T) {
 	}
 }
 
+// A claim comes after its slots. Where the cache of Nodes is ahead of that of budgets, the slots are there all the same: refused,
+// the incident would give back the claim under which another process of ours has begun to act.
+func TestAClaimedNodeIsNotRefusedFromTheCache(t *testing.T) {
+	node, other := newNode("a", pool), newNode("b", pool)
+	rem := newRemediation(node)
+	behind := newTraced(t, node, other, newBudget("pool", intstr.FromInt32(1), selectingPool, rebuilt, reservedFor(newRemediation(other), "", 8)))
+	now := newTraced(t, node, other, newBudget("pool", intstr.FromInt32(1), selectingPool, rebuilt, reservedFor(rem, "", 8)))
+	claimed, err := claim.Put(node, rem.Name, rem.UID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper := NewKeeper(Options{Client: behind, Live: now})
+	if verdict, err := keeper.Reserve(t.Context(), claimed, rem, 8); err != nil || !verdict.Granted {
+		t.Errorf("got %+v, %v; want a grant", verdict, err)
+	}
+}
+
 func TestHeldIsFalseForABudgetThatWasRecreated(t *testing.T) {
 	node := newNode("a", pool)
 	rem := newRemediation(node)
