@@ -452,6 +452,9 @@ func ask(s *Snapshot) *Decision {
 	if !ok {
 		return s.withdraw("the policy no longer has rung " + st.Rung)
 	}
+	if def.Action.ByAgent() && s.Health.Spec.Fence > s.status().Fence {
+		return s.withdraw("it was taken back by another controller before it was asked for")
+	}
 	if !def.Action.ByAgent() {
 		d := move(v1alpha1.PhaseRepairing, ReasonActionBegun, fmt.Sprintf("%s begun (attempt %d)", def.Action, st.Attempt))
 		d.Do, d.WouldChange = BeginRemedy, remedyEnds

@@ -292,6 +292,9 @@ func watchOn(s *Snapshot) *Decision {
 func letGo(s *Snapshot) *Decision {
 	st := s.status()
 	switch {
+	case st.Phase == v1alpha1.PhaseProbation && s.Unsure && len(s.unlisted()) > 0:
+		// What a step that was overtaken has put on after the proof would stay on for good.
+		return &Decision{Do: Unquarantine, Phase: st.Phase, Reason: st.Reason, Message: st.Message, WouldChange: st.WouldChange}
 	case s.ClaimHeld || (st.Phase == v1alpha1.PhaseProbation && s.nodeTainted()):
 		return &Decision{Do: Unclaim, Phase: st.Phase, Reason: st.Reason, Message: st.Message, WouldChange: st.WouldChange}
 	case s.SlotHeld:

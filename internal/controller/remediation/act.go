@@ -19,7 +19,7 @@ import (
 // ask writes the action into the NodeHealth: on the object that was just read live, with its resourceVersion and a
 // higher fence. A leader that was frozen before this write fails here.
 func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision, st *v1alpha1.RemediationStatus) error {
-	if err := r.guard(ctx, w, s); err != nil {
+	if err := r.mayAct(ctx, w, s); err != nil {
 		return err
 	}
 	if err := r.stillHeld(ctx, w); err != nil {
@@ -34,7 +34,7 @@ func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d dec
 	if err != nil {
 		return err
 	}
-	if h.Status.BootID != d.Action.BootID || (h.Spec.Action != nil && h.Spec.Action.ID == d.Action.ID) {
+	if h.Status.BootID != d.Action.BootID || (h.Spec.Action != nil && h.Spec.Action.ID == d.Action.ID) || h.Spec.Fence > st.Fence {
 		return errDecideAgain
 	}
 	h.Spec.Action = d.Action
@@ -45,11 +45,25 @@ func (r *Reconciler) ask(ctx context.Context, w *work, s *decide.Snapshot, d dec
 	return nil
 }
 
-// stillHeld fails where the budget slot is gone, or the Node is not as it was decided on: its claim may be off.
-func (r *Reconciler) stillHeld(ctx context.Context, w *work) error {
-	if err := r.unchangedNode(ctx, w); err != nil {
+// move is what a change of phase needs beside its being written down. One that begins an attempt writes down how high the fence is
+// before it: whoever takes the attempt back raises it first, and what was decided before that is then not asked for any more.
+func (r *Reconciler) move(ctx context.Context, w *work, d decide.Decision, st *v1alpha1.RemediationStatus) error {
+	if d.Phase != v1alpha1.PhaseRepairing || d.Step == nil {
+		return nil
+	}
+	h, err := r.liveHealth(ctx, w)
+	if apierrors.IsNotFound(err) || err == nil && h.Status.BootID != d.Step.BootID {
+		return errDecideAgain
+	}
+	if err != nil {
 		return err
 	}
+	st.Fence = h.Spec.Fence
+	return nil
+}
+
+// stillHeld fails where the budget slot is gone.
+func (r *Reconciler) stillHeld(ctx context.Context, w *work) error {
 	held, err := r.Budgets.Held(ctx, w.node, w.rem)
 	if err != nil {
 		return fmt.Errorf("reading the budget slot: %w", err)

@@ -25,7 +25,8 @@ const (
 )
 
 // adopter makes an incident of each taint, claim and rule of ours whose Remediation does not exist: it is adopted, never
-// dropped, since it may be all that keeps a bad device from new work.
+// dropped, since it may be all that keeps a bad device from new work. What belongs to one that is over, and let go of, a process
+// that saw too little has put on too late: it comes off, or it would keep out a good device, and every later incident of the node.
 type adopter struct{ Options }
 
 // NeedLeaderElection says that only the leader adopts.
@@ -77,11 +78,14 @@ func (a *adopter) adoptNode(ctx context.Context, node *corev1.Node) error {
 		owners[name] = true
 	}
 	for owner := range owners {
-		missing, err := a.missing(ctx, owner)
+		of, err := a.owner(ctx, owner)
 		if err != nil {
 			return err
 		}
-		if !missing {
+		if of != nil {
+			if err := a.late(ctx, node, of); err != nil {
+				return err
+			}
 			continue
 		}
 		if claimed && owner == name {
@@ -114,11 +118,16 @@ func (a *adopter) adoptRules(ctx context.Context, nodes map[string]*corev1.Node)
 			continue // its device went with its node; it taints nothing.
 		}
 		owner := rule.Labels[v1alpha1.LabelRemediation]
-		missing, err := a.missing(ctx, owner)
+		of, err := a.owner(ctx, owner)
 		if err != nil {
 			return err
 		}
-		if !missing {
+		if of != nil && isLetGo(of) {
+			if err := a.Client.Delete(ctx, rule, client.Preconditions{UID: &rule.UID}); client.IgnoreNotFound(err) != nil {
+				return fmt.Errorf("deleting device taint rule: %w", err)
+			}
+		}
+		if of != nil {
 			continue
 		}
 		intent := v1alpha1.QuarantineIntent{Kind: v1alpha1.QuarantineDeviceTaintRule, Name: rule.Name,
@@ -133,18 +142,36 @@ func (a *adopter) adoptRules(ctx context.Context, nodes map[string]*corev1.Node)
 // maxRules bounds one look; the rest is seen in the next, once these have their incidents.
 const maxRules = 5000
 
-// missing says whether there is no Remediation of this name: the cache may be behind, so the server is asked too.
-func (a *adopter) missing(ctx context.Context, name string) (bool, error) {
+// owner is the Remediation of this name, nil where there is none: the cache may be behind, so the server is asked too.
+func (a *adopter) owner(ctx context.Context, name string) (*v1alpha1.Remediation, error) {
 	for _, reader := range []client.Reader{a.Client, a.Live} {
-		err := reader.Get(ctx, types.NamespacedName{Name: name}, &v1alpha1.Remediation{})
+		rem := &v1alpha1.Remediation{}
+		err := reader.Get(ctx, types.NamespacedName{Name: name}, rem)
 		if err == nil {
-			return false, nil
+			return rem, nil
 		}
 		if !apierrors.IsNotFound(err) {
-			return false, fmt.Errorf("reading remediation %s: %w", name, err)
+			return nil, fmt.Errorf("reading remediation %s: %w", name, err)
 		}
 	}
-	return true, nil
+	return nil, nil
+}
+
+// isLetGo says whether an incident is over and nothing is done about it any more.
+func isLetGo(rem *v1alpha1.Remediation) bool {
+	return rem.Status.Phase.Over() && len(rem.Finalizers) == 0
+}
+
+// late takes off a node what belongs to an incident that was let go of.
+func (a *adopter) late(ctx context.Context, node *corev1.Node, of *v1alpha1.Remediation) error {
+	if !isLetGo(of) {
+		return nil
+	}
+	after := claim.TakeOff(claim.RemoveTaint(node, v1alpha1.TaintQuarantined, of.Name), of.Name, of.UID)
+	if _, err := claim.Patch(ctx, a.Client, node, after); err != nil {
+		return fmt.Errorf("taking off what was put on too late: %w", err)
+	}
+	return nil
 }
 
 func (a *adopter) create(ctx context.Context, rem *v1alpha1.Remediation) error {

@@ -66,8 +66,10 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 // act does what the status is written after.
 func (r *Reconciler) act(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
 	switch d.Do {
-	case decide.Wait, decide.Move:
+	case decide.Wait:
 		return nil
+	case decide.Move:
+		return r.move(ctx, w, *d, st)
 	case decide.Quarantine:
 		return r.quarantine(ctx, w, s, *d, st)
 	case decide.Unquarantine:

@@ -256,6 +256,8 @@ type work struct {
 	over []*v1alpha1.Remediation
 	// seen is what the last decision was made on.
 	seen *decide.Snapshot
+	// put says that this Reconcile has put something on, perhaps for an incident that had ended by then.
+	put bool
 	// doing is the step under way.
 	doing decide.Do
 	done  bool
@@ -347,6 +349,9 @@ func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
 	}
 	w.seen = s
 	if w.rem != nil && w.rem.Status.Phase.Over() && len(w.rem.Finalizers) == 0 {
+		if err := r.takeBack(ctx, w, s); err != nil {
+			return 0, err
+		}
 		return 0, r.retire(ctx, w, s)
 	}
 	if w.rem == nil {

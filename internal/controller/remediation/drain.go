@@ -112,11 +112,7 @@ const evictAtOnce = 16
 // evict asks for the eviction of what must go, and writes down who refuses; or does more, where the policy's drain has come
 // to that.
 func (r *Reconciler) evict(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
-	// The claim is on the Node; in the turn that put it on, nothing is read again.
-	if err := r.unchangedNode(ctx, w); err != nil {
-		return err
-	}
-	if err := r.guard(ctx, w, s); err != nil {
+	if err := r.mayAct(ctx, w, s); err != nil {
 		return err
 	}
 	var refusals []evict.Outcome

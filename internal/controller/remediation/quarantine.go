@@ -115,6 +115,7 @@ func (r *Reconciler) justPlaced(rem *v1alpha1.Remediation) (placed, bool) {
 // putOn puts the taint on the node, and a rule on each device that has none; it gives where it found those devices.
 func (r *Reconciler) putOn(ctx context.Context, w *work, s *decide.Snapshot, d decide.Decision, st *v1alpha1.RemediationStatus) (map[string]decide.Handle, error) {
 	handles := map[string]decide.Handle{}
+	w.put = true
 	for _, q := range d.Intents {
 		switch q.Kind {
 		case v1alpha1.QuarantineNodeTaint:
@@ -240,6 +241,19 @@ func (r *Reconciler) unquarantine(ctx context.Context, w *work, s *decide.Snapsh
 		return err
 	}
 	st.Quarantined = nil
+	return nil
+}
+
+// takeBack takes off what this Reconcile has put on for an incident that had ended, and been let go of, by then: nobody looks
+// for it any more.
+func (r *Reconciler) takeBack(ctx context.Context, w *work, s *decide.Snapshot) error {
+	if !w.put {
+		return nil
+	}
+	if err := r.unquarantine(ctx, w, s, w.rem.Status.DeepCopy()); err != nil {
+		return err
+	}
+	w.put = false
 	return nil
 }
 
@@ -412,6 +426,17 @@ func (r *Reconciler) unchangedNode(ctx context.Context, w *work) error {
 	}
 	w.nodeFresh = true
 	return nil
+}
+
+// mayAct reads live, right before something disruptive, that the incident and the Node with its claim are what was decided on,
+// and that nobody holds the node. What this Reconcile itself has written a moment ago is no exception: another process that
+// sees more, or less, may have taken the claim off since.
+func (r *Reconciler) mayAct(ctx context.Context, w *work, s *decide.Snapshot) error {
+	w.fresh, w.nodeFresh = false, false
+	if err := r.unchangedNode(ctx, w); err != nil {
+		return err
+	}
+	return r.guard(ctx, w, s)
 }
 
 // guard reads live, before something disruptive, what must not have changed: the incident itself and the holds.

@@ -22,6 +22,10 @@ func (r *Reconciler) record(ctx context.Context, w *work, s *decide.Snapshot) (t
 		if err := errors.Join(r.putBack(ctx, w), r.served(ctx, w, s)); err != nil {
 			return 0, err
 		}
+		// Another process, or one that has died, may have put them on anew since this one has taken them off.
+		if err := r.deleteRules(ctx, w.rem); err != nil {
+			return 0, err
+		}
 		for _, id := range w.rem.Spec.Devices {
 			if err := r.fold(ctx, w, s, id); err != nil {
 				return 0, err

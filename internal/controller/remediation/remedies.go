@@ -55,7 +55,7 @@ func (r *Reconciler) attemptOf(w *work, s *decide.Snapshot) (remedy.Attempt, rem
 // beginRemedy makes an attempt. What it needs is looked at first; then the word Begun is written over exactly the incident
 // that was decided on, and only then is anything done.
 func (r *Reconciler) beginRemedy(ctx context.Context, w *work, s *decide.Snapshot, d *decide.Decision, st *v1alpha1.RemediationStatus) error {
-	if err := r.guard(ctx, w, s); err != nil {
+	if err := r.mayAct(ctx, w, s); err != nil {
 		return err
 	}
 	if err := r.stillHeld(ctx, w); err != nil {

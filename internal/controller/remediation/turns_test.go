@@ -100,3 +100,22 @@ func TestARefusalThatLastsIsNamedFirst(t *testing.T) {
 		})
 	}
 }
+
+// The clock is the loop's, not the machine's.
+func TestARefusalIsAskedAgainByTheDrainsDeadline(t *testing.T) {
+	for name, tt := range map[string]struct{ deadline, want time.Duration }{
+		"which is far":  {time.Hour, 7 * time.Second},
+		"which is near": {3 * time.Second, 3 * time.Second},
+		"which is over": {-time.Second, time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			until := metav1.NewTime(began.Add(tt.deadline))
+			out := evict.Outcome{Kind: evict.Blocked, Message: "not now", RetryAfter: 7 * time.Second}
+			d := &decide.Decision{WouldChange: decide.PodsEnd, Drain: &v1alpha1.DrainStatus{PodsLeft: 1}}
+			refused(d, &v1alpha1.RemediationStatus{Deadline: &until}, began, []evict.Outcome{out}, []v1alpha1.Blocker{blocker(&moves("p")[0].Pod, out)})
+			if d.Requeue != tt.want {
+				t.Errorf("asked again in %s, want %s", d.Requeue, tt.want)
+			}
+		})
+	}
+}
