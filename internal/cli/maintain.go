@@ -86,14 +86,21 @@ func (f *maintainFlags) consistent(nodes []string) error {
 		return usage("give node names or -l, not both")
 	case len(nodes) == 0 && f.selector == "":
 		return usage("name the nodes, or select them with -l")
-	case f.window && f.now:
-		return usage("--window and --now contradict each other; give one of them")
-	case f.done && (f.reason != "" || f.action != "" || f.window || f.now || f.notBefore != "" || f.until != ""):
-		return usage("--done goes with nodes only")
 	case f.wait && (f.done || f.dryRun != dryRunNone):
 		return usage("--wait waits for work that is asked for")
 	case f.wait && f.timeout <= 0:
 		return usage("--timeout %s: give a length such as 1h", f.timeout)
+	}
+	return f.consistentRequest()
+}
+
+// consistentRequest does so of what the work is and when.
+func (f *maintainFlags) consistentRequest() error {
+	switch {
+	case f.window && f.now:
+		return usage("--window and --now contradict each other; give one of them")
+	case f.done && (f.reason != "" || f.action != "" || f.window || f.now || f.notBefore != "" || f.until != ""):
+		return usage("--done goes with nodes only")
 	case !f.done && strings.TrimSpace(f.reason) == "":
 		return usage("--reason is required: say why, for those who find it at night")
 	}
