@@ -65,8 +65,8 @@ func TestControllerKeepsToItsOwnKeys(t *testing.T) {
 		"another's taint's removal": {patch("node-a", `{"spec":{"taints":`+taintList(theirs[1:], quarantined)+`}}`), "a taint of others"},
 		"another's new taint":       {patch("node-a", `{"spec":{"taints":`+taintList(theirs, foreign)+`}}`), "a taint of others"},
 		"another's taint's effect":  {patch("node-a", `{"spec":{"taints":`+taintList(noExecute)+`}}`), "a taint of others"},
-		"another's condition":       {patch("node-a/status", condition("Ready", "False")), "every other type belongs to somebody else"},
-		"the agent's condition":     {patch("node-a/status", condition("RoundhouseHealthy", "True")), "every other type belongs to somebody else"},
+		"another's condition":       {patch("node-a/status", condition("Ready", "False")), "every other belongs to somebody else"},
+		"the agent's condition":     {patch("node-a/status", condition("RoundhouseHealthy", "True")), "every other belongs to somebody else"},
 		"allocatable":               {patch("node-a/status", `{"status":{"allocatable":{"nvidia.com/gpu":"0"}}}`), "its own condition only"},
 	}
 	allowed := []struct {
