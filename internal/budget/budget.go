@@ -2,12 +2,11 @@
 //
 // A slot is an entry in a budget's status. It is taken by compare-and-swap on the live object, of every budget that
 // selects the node, in the order of their names, so that no interleaving of two controllers, restarts or stale caches
-// takes one beyond a budget. A node that no budget selects falls under the budget "implicit", which allows one.
+// takes one beyond a budget. Slots that are asked for at the same time are taken, begun and freed in one swap. A node that no budget selects falls under the budget "implicit", which allows one.
 package budget
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -63,8 +62,9 @@ type Options struct {
 // Keeper takes and frees slots. All that counts is in the API; two may work on one cluster.
 type Keeper struct {
 	options Options
-	taking  sync.Mutex
-	memo
+	memo    memo
+	lists   lists
+	swaps   swaps
 }
 
 // NewKeeper gives a Keeper.
@@ -82,7 +82,7 @@ func NewKeeper(options Options) *Keeper {
 // are out while it acts. A slot that the same Remediation already holds stays and is not counted again.
 //
 // An exhausted budget is answered from the cache, at no cost: a stale cache can only put a slot off. A grant costs one
-// live LIST and one write a budget.
+// live LIST and one write a budget, shared by all that are asked for at the same time.
 func (k *Keeper) Reserve(ctx context.Context, node *corev1.Node, remediation *v1alpha1.Remediation, devices int32) (Verdict, error) {
 	verdict, err := k.reserve(ctx, request{node: node, remediation: remediation, devices: devices})
 	if err == nil && k.options.Answered != nil {

@@ -23,6 +23,9 @@ var ErrActing = errors.New("the remediation still acts on the node")
 // errMoved says that a budget was changed by a human, or re-created, while we asked: everything is read again.
 var errMoved = errors.New("the budget changed while a slot was taken")
 
+// errOthers says that others changed a budget each time.
+var errOthers = fmt.Errorf("others changed it %d times", maxSwaps)
+
 const (
 	// maxRounds bounds how often everything is read again, maxSwaps how often one budget is.
 	maxRounds = 3
@@ -67,9 +70,6 @@ func (k *Keeper) reserve(ctx context.Context, r request) (Verdict, error) {
 		return Verdict{Reason: ReasonNodeChanged, Message: "the node of this name is not the one the remediation speaks of",
 			WouldChange: "nothing: the remediation ends"}, nil
 	}
-	// One at a time in this process: the others would only lose the swap. Two processes meet at the API server.
-	k.taking.Lock()
-	defer k.taking.Unlock()
 	seen, err := k.look(ctx)
 	if err != nil {
 		return Verdict{}, err
@@ -95,7 +95,7 @@ func contended(what string) Verdict {
 // left to the live path, which also gives it back.
 func (k *Keeper) refusedByCache(ctx context.Context, r request, seen *view) (Verdict, bool) {
 	list := &v1alpha1.NodeDisruptionBudgetList{}
-	if err := k.options.Client.List(ctx, list); err != nil {
+	if err := k.options.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		return Verdict{}, false
 	}
 	all := readGuards(list.Items)
@@ -160,50 +160,31 @@ func (k *Keeper) reserveLive(ctx context.Context, r request, seen *view) (Verdic
 // take swaps one budget for one with the slot, and brings budget up to date. added says that this call put the entry
 // there.
 func (k *Keeper) take(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, all guards, r request, seen *view) (verdict Verdict, added bool, err error) {
-	current := budget.DeepCopy()
-	for range maxSwaps {
+	c := &change{seen: budget, apply: func(ctx context.Context, current *v1alpha1.NodeDisruptionBudget) (bool, error) {
+		added = false
 		rebuilt, err := k.rebuild(ctx, current, all)
 		if err != nil {
-			return Verdict{}, false, err
+			return false, err
 		}
-		verdict := decide(k.snapshot(current, all, r, seen))
-		held := slices.ContainsFunc(current.Status.Reservations, holderOf(r.remediation).holds)
-		if !verdict.Granted || (held && !rebuilt) {
-			return verdict, false, nil
+		verdict = decide(k.snapshot(current, all, r, seen))
+		if !verdict.Granted {
+			return false, nil
 		}
-		if !held {
-			current.Status.Reservations = append(current.Status.Reservations, k.reservation(current, r))
+		if slices.ContainsFunc(current.Status.Reservations, holderOf(r.remediation).holds) {
+			return rebuilt, nil
 		}
-		// Update, not patch: the object's resourceVersion makes the server refuse it where anything changed since.
-		err = k.options.Client.Status().Update(ctx, current)
-		if err == nil {
-			current.DeepCopyInto(budget) // What is given back later is taken off this state.
-			return verdict, !held, nil
-		}
-		if !apierrors.IsConflict(err) {
-			return Verdict{}, false, fmt.Errorf("taking a slot of budget %s: %w", budget.Name, err)
-		}
-		if current, err = k.again(ctx, budget); err != nil {
-			return Verdict{}, false, err
-		}
-	}
-	return contended("budget " + budget.Name), false, nil
-}
-
-// again reads a budget after a lost swap. Where its spec is another one, or it is another object, the selection that led
-// here no longer stands.
-func (k *Keeper) again(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget) (*v1alpha1.NodeDisruptionBudget, error) {
-	current := &v1alpha1.NodeDisruptionBudget{}
-	err := k.options.Live.Get(ctx, client.ObjectKeyFromObject(budget), current)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, errMoved
+		current.Status.Reservations = append(current.Status.Reservations, k.reservation(current, r))
+		added = true
+		return true, nil
+	}}
+	switch err := k.swap(ctx, c); {
+	case errors.Is(err, errOthers):
+		return contended("budget " + budget.Name), false, nil
 	case err != nil:
-		return nil, fmt.Errorf("reading budget %s again: %w", budget.Name, err)
-	case current.UID != budget.UID || current.Generation != budget.Generation:
-		return nil, errMoved
+		return Verdict{}, false, fmt.Errorf("taking a slot of budget %s: %w", budget.Name, err)
 	}
-	return current, nil
+	*budget = *c.after // What is given back later is taken off this state.
+	return verdict, added, nil
 }
 
 func (k *Keeper) reservation(budget *v1alpha1.NodeDisruptionBudget, r request) v1alpha1.Reservation {
@@ -255,9 +236,9 @@ func (k *Keeper) createImplicit(ctx context.Context) (*v1alpha1.NodeDisruptionBu
 }
 
 func (k *Keeper) liveGuards(ctx context.Context) (guards, error) {
-	list := &v1alpha1.NodeDisruptionBudgetList{}
-	if err := k.options.Live.List(ctx, list); err != nil {
-		return guards{}, fmt.Errorf("listing budgets: %w", err)
+	budgets, err := k.lists.live(ctx, k.options.Live)
+	if err != nil {
+		return guards{}, err
 	}
-	return readGuards(list.Items), nil
+	return readGuards(budgets), nil
 }

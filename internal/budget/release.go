@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -75,7 +76,7 @@ func read[T any, P object[T]](ctx context.Context, live client.Reader, known P, 
 func (k *Keeper) holding(ctx context.Context, h holder) ([]*v1alpha1.NodeDisruptionBudget, error) {
 	for _, reader := range []client.Reader{k.options.Client, k.options.Live} {
 		list := &v1alpha1.NodeDisruptionBudgetList{}
-		if err := reader.List(ctx, list); err != nil {
+		if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			return nil, fmt.Errorf("listing budgets: %w", err)
 		}
 		var holding []*v1alpha1.NodeDisruptionBudget
@@ -92,34 +93,57 @@ func (k *Keeper) holding(ctx context.Context, h holder) ([]*v1alpha1.NodeDisrupt
 	return nil, nil
 }
 
-// free swaps a budget for one without the holder's entries. After a lost swap it is looked again whether the holder acts by now.
+// free swaps a budget for one without the holder's entries. Where the entries are not those that were there before it was looked
+// who acts, it is looked again: the holder may have begun since.
 func (k *Keeper) free(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, h holder) error {
-	current := budget.DeepCopy()
-	for range maxSwaps {
-		before := len(current.Status.Reservations)
+	looked := h.entries(budget)
+	apply := func(ctx context.Context, current *v1alpha1.NodeDisruptionBudget) (bool, error) {
+		entries := h.entries(current)
+		if len(entries) == 0 {
+			return false, nil
+		}
+		if !equality.Semantic.DeepEqual(entries, looked) {
+			if err := k.stillActs(ctx, h, Fresh{}); err != nil {
+				return false, err
+			}
+			looked = entries
+		}
 		current.Status.Reservations = slices.DeleteFunc(current.Status.Reservations, h.holds)
-		if current.UID == budget.UID && len(current.Status.Reservations) == before && current.ResourceVersion != budget.ResourceVersion {
+		return true, nil
+	}
+	for range maxRounds {
+		err := k.swap(ctx, &change{seen: budget, apply: apply})
+		switch {
+		case err == nil:
 			return nil
-		}
-		err := k.options.Client.Status().Update(ctx, current)
-		if err == nil || apierrors.IsNotFound(err) {
-			return nil
-		}
-		if !apierrors.IsConflict(err) {
+		case !errors.Is(err, errMoved):
 			return fmt.Errorf("freeing a slot of budget %s: %w", budget.Name, err)
 		}
-		current = &v1alpha1.NodeDisruptionBudget{}
+		// Another spec, or another object, may hold a slot of the holder's as well.
+		current := &v1alpha1.NodeDisruptionBudget{}
 		if err := k.options.Live.Get(ctx, client.ObjectKeyFromObject(budget), current); err != nil {
 			if apierrors.IsNotFound(err) {
 				return nil
 			}
 			return fmt.Errorf("reading budget %s again: %w", budget.Name, err)
 		}
-		if err := k.stillActs(ctx, h, Fresh{}); err != nil {
-			return err
+		if current.UID != budget.UID {
+			looked = nil
+		}
+		budget = current
+	}
+	return fmt.Errorf("freeing a slot of budget %s: %w", budget.Name, errOthers)
+}
+
+// entries are the holder's.
+func (h holder) entries(budget *v1alpha1.NodeDisruptionBudget) []v1alpha1.Reservation {
+	var out []v1alpha1.Reservation
+	for _, r := range budget.Status.Reservations {
+		if h.holds(r) {
+			out = append(out, r)
 		}
 	}
-	return fmt.Errorf("freeing a slot of budget %s: others changed it %d times", budget.Name, maxSwaps)
+	return out
 }
 
 // begin counts up on every budget that the holder begins to act.
@@ -140,31 +164,24 @@ func (k *Keeper) begin(ctx context.Context, node *corev1.Node, h holder) (bool, 
 	return len(selecting) > 0, nil
 }
 
-// mark counts up on one budget; false where the holder has no slot of it.
+// mark counts up on one budget; false where the holder has no slot of it, or others changed it each time: the next try.
 func (k *Keeper) mark(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget, h holder) (bool, error) {
-	current := budget.DeepCopy()
-	for range maxSwaps {
+	held := false
+	err := k.swap(ctx, &change{seen: budget, apply: func(_ context.Context, current *v1alpha1.NodeDisruptionBudget) (bool, error) {
 		i := slices.IndexFunc(current.Status.Reservations, h.holds)
-		if i < 0 || current.Status.RebuiltFor != string(current.UID) {
-			return false, nil
+		held = i >= 0 && current.Status.RebuiltFor == string(current.UID)
+		if held {
+			current.Status.Reservations[i].Begun++
 		}
-		current.Status.Reservations[i].Begun++
-		err := k.options.Client.Status().Update(ctx, current)
-		if err == nil {
-			return true, nil
-		}
-		if !apierrors.IsConflict(err) {
-			return false, fmt.Errorf("beginning under budget %s: %w", budget.Name, err)
-		}
-		current, err = k.again(ctx, budget)
-		if errors.Is(err, errMoved) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
+		return held, nil
+	}})
+	switch {
+	case errors.Is(err, errMoved), errors.Is(err, errOthers):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("beginning under budget %s: %w", budget.Name, err)
 	}
-	return false, nil // others changed it each time; the next try.
+	return held, nil
 }
 
 func (k *Keeper) held(ctx context.Context, node *corev1.Node, h holder) (bool, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
@@ -18,14 +19,12 @@ type Room struct {
 // as out already is not listed for it: it needs no slot more there. Budgets of devices alone, and nodes that the cache does not
 // have, have none. It is an estimate: only Reserve grants.
 func (k *Keeper) Rooms(ctx context.Context, nodes []string) (of map[string][]string, rooms map[string]Room, err error) {
-	k.taking.Lock()
-	defer k.taking.Unlock()
 	seen, err := k.look(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	list := &v1alpha1.NodeDisruptionBudgetList{}
-	if err := k.options.Client.List(ctx, list); err != nil {
+	if err := k.options.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, nil, fmt.Errorf("listing budgets: %w", err)
 	}
 	all := readGuards(list.Items)

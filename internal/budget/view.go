@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +19,9 @@ type view struct {
 	nodes    []*corev1.Node
 	byName   map[string]*corev1.Node
 	deviceOf func(*corev1.Node) int32
-	tallies  map[string]tally
+
+	mu      sync.Mutex
+	tallies map[string]tally
 }
 
 // tally is what a budget sees on the Nodes, by topology domain, reservations apart.
@@ -40,6 +43,8 @@ func newView(nodes []*corev1.Node, deviceOf func(*corev1.Node) int32) *view {
 
 // domain gives a domain of a budget. key stands for everything that selects depends on.
 func (v *view) domain(budget *v1alpha1.NodeDisruptionBudget, key, domain string, selects func(*corev1.Node) bool) domainTally {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	t, ok := v.tallies[key]
 	if !ok {
 		t = v.count(budget, selects)
@@ -80,6 +85,7 @@ func (v *view) domainNow(budget *v1alpha1.NodeDisruptionBudget, name string) (st
 
 // memo is the Keeper's last view.
 type memo struct {
+	mu    sync.Mutex
 	seen  *view
 	until time.Time
 }
@@ -87,9 +93,11 @@ type memo struct {
 // look lists the Nodes from the cache, not copied: nobody here writes to them. One look serves for NodesMaxAge; a cache
 // is behind by as much anyway.
 func (k *Keeper) look(ctx context.Context) (*view, error) {
+	k.memo.mu.Lock()
+	defer k.memo.mu.Unlock()
 	now := k.options.Now()
-	if k.seen != nil && now.Before(k.until) {
-		return k.seen, nil
+	if k.memo.seen != nil && now.Before(k.memo.until) {
+		return k.memo.seen, nil
 	}
 	list := &corev1.NodeList{}
 	if err := k.options.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
@@ -99,8 +107,8 @@ func (k *Keeper) look(ctx context.Context) (*view, error) {
 	for i := range list.Items {
 		nodes = append(nodes, &list.Items[i])
 	}
-	k.seen, k.until = newView(nodes, k.options.DevicesOf), now.Add(k.options.NodesMaxAge)
-	return k.seen, nil
+	k.memo.seen, k.memo.until = newView(nodes, k.options.DevicesOf), now.Add(k.options.NodesMaxAge)
+	return k.memo.seen, nil
 }
 
 // key says what a budget's counting depends on: its own text, and for the implicit one every other's selector.
