@@ -16,7 +16,7 @@ const (
 )
 
 // WorkloadMatch says which pods a class is for; every field that is set must match.
-// +kubebuilder:validation:XValidation:rule="has(self.podSelector) || has(self.namespaces) || has(self.ownerKinds) || has(self.gang)",message="match is empty: set podSelector, namespaces, ownerKinds or gang"
+// +kubebuilder:validation:XValidation:rule="has(self.podSelector) || has(self.namespaces) || has(self.ownerKinds) || has(self.gang) || has(self.expression)",message="match is empty: set podSelector, namespaces, ownerKinds, gang or expression"
 type WorkloadMatch struct {
 	// podSelector selects pods by label.
 	// +optional
@@ -36,6 +36,14 @@ type WorkloadMatch struct {
 	// gang is whether the pod runs only together with others.
 	// +optional
 	Gang *bool `json:"gang,omitempty"`
+	// expression is CEL for what fields cannot say, over pod (name, namespace, labels, annotations, ownerReferences, priority,
+	// priorityClassName, schedulerName, runtimeClassName, serviceAccountName, nodeSelector), owner (apiVersion, kind and name of
+	// the pod's controller, empty where it has none) and namespaceObject (name, labels). It must give a bool. It is asked where the other
+	// fields match; where it fails on a pod, such as by reading a label that the pod does not have, only a human stops that pod.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Expression string `json:"expression,omitempty"`
 }
 
 // WorkloadGate is another system's word that its work on a node has ended.

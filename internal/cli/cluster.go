@@ -86,6 +86,7 @@ func newMapper() meta.RESTMapper {
 	mapper.AddSpecific(v1alpha1.GroupVersion.WithKind("NodeHealth"), health, v1alpha1.GroupVersion.WithResource("nodehealth"), meta.RESTScopeRoot)
 	for gvk, scope := range map[schema.GroupVersionKind]meta.RESTScope{
 		corev1.SchemeGroupVersion.WithKind("Node"):                        meta.RESTScopeRoot,
+		corev1.SchemeGroupVersion.WithKind("Namespace"):                   meta.RESTScopeRoot,
 		corev1.SchemeGroupVersion.WithKind("Pod"):                         meta.RESTScopeNamespace,
 		appsv1.SchemeGroupVersion.WithKind("DaemonSet"):                   meta.RESTScopeNamespace,
 		appsv1.SchemeGroupVersion.WithKind("Deployment"):                  meta.RESTScopeNamespace,

@@ -15,6 +15,7 @@ import (
 	"github.com/roundhouse-dev/roundhouse/internal/cli/explain"
 	"github.com/roundhouse-dev/roundhouse/internal/cli/plan"
 	"github.com/roundhouse-dev/roundhouse/internal/occupancy"
+	"github.com/roundhouse-dev/roundhouse/internal/policy"
 )
 
 // planFlags are the flags of plan.
@@ -93,7 +94,34 @@ func (c *cluster) gatherPlan(ctx context.Context, node string) (plan.Snapshot, e
 	if s.SlicesUnread != "" {
 		return s, fmt.Errorf("planning for node %s: %s", node, s.SlicesUnread)
 	}
-	return s, c.readPods(ctx, &s.Snapshot)
+	if err := c.readPods(ctx, &s.Snapshot); err != nil {
+		return s, err
+	}
+	if policy.Compile(s.Policies).For(s.Node).AsksForNamespaces() {
+		s.Namespaces, err = c.namespaceLabels(ctx, occupancy.NamespacesOf(s.Pods))
+	}
+	return s, err
+}
+
+// namespaceLabels reads the labels of namespaces. One that cannot be read is left out; the plan then says of its pods that their
+// class cannot be told.
+func (c *cluster) namespaceLabels(ctx context.Context, names []string) (map[string]map[string]string, error) {
+	out := map[string]map[string]string{}
+	for _, name := range names {
+		var n corev1.Namespace
+		err := c.Get(ctx, client.ObjectKey{Name: name}, &n)
+		if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading namespace %s: %w", name, err)
+		}
+		if n.Labels == nil {
+			n.Labels = map[string]string{}
+		}
+		out[name] = n.Labels
+	}
+	return out, nil
 }
 
 // notServed says whether the server has no such kind: dynamic resource allocation came with 1.34.

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -51,8 +52,38 @@ func planned(t *testing.T, funcs interceptor.Funcs) *cluster {
 		WithIndex(&corev1.Pod{}, "spec.nodeName", func(o client.Object) []string { return []string{o.(*corev1.Pod).Spec.NodeName} }).
 		WithIndex(&v1alpha1.Remediation{}, "spec.node", func(o client.Object) []string { return []string{o.(*v1alpha1.Remediation).Spec.Node} }).
 		WithIndex(&resourcev1.ResourceSlice{}, "spec.nodeName", func(o client.Object) []string { return []string{*o.(*resourcev1.ResourceSlice).Spec.NodeName} }).
-		WithObjects(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "u"}}, slice, pod("train", "n"), pod("elsewhere", "m"), claim, policy).Build()
+		WithObjects(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "u"}}, slice, pod("train", "n"), pod("elsewhere", "m"), claim, policy,
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ml", Labels: map[string]string{"team": "x"}}}).Build()
 	return &cluster{Client: c}
+}
+
+// TestThePlansKindsHaveResources: the fake server knows every kind, the client that people use only those that it is told.
+func TestThePlansKindsHaveResources(t *testing.T) {
+	for kind, want := range map[schema.GroupVersionKind]string{
+		corev1.SchemeGroupVersion.WithKind("Namespace"): "namespaces", corev1.SchemeGroupVersion.WithKind("Pod"): "pods",
+		resourcev1.SchemeGroupVersion.WithKind("ResourceClaim"): "resourceclaims",
+	} {
+		m, err := newMapper().RESTMapping(kind.GroupKind(), kind.Version)
+		if err != nil || m.Resource.Resource != want {
+			t.Errorf("%s: %v, %v", kind, m, err)
+		}
+	}
+}
+
+// ofTeam has a class that asks for a label of the namespace.
+func ofTeam(spec *v1alpha1.RemediationPolicySpec) {
+	spec.Drain = &v1alpha1.Drain{Classes: []v1alpha1.WorkloadClass{{Name: "team", Cost: v1alpha1.CostFree,
+		Match: v1alpha1.WorkloadMatch{Expression: "namespaceObject.labels['team'] == 'x'"}}}}
+}
+
+// namespaces cannot be read, for a reason.
+func namespaces(why error) interceptor.Funcs {
+	return interceptor.Funcs{Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+		if _, ok := o.(*corev1.Namespace); ok {
+			return why
+		}
+		return c.Get(ctx, key, o, opts...)
+	}}
 }
 
 func TestPlanReadsWhatRunsOnTheNode(t *testing.T) {
@@ -60,8 +91,10 @@ func TestPlanReadsWhatRunsOnTheNode(t *testing.T) {
 		funcs interceptor.Funcs
 		flags planFlags
 		node  string
-		says  []string
-		err   string
+		// policy is changed by it, where there is one.
+		policy func(*v1alpha1.RemediationPolicySpec)
+		says   []string
+		err    string
 	}{
 		"the job that holds the device moves": {flags: planFlags{devices: []string{"GPU-1"}}, node: "n",
 			says: []string{"job     RunJob  Devices  1 pod", "Devices: ml/train", "Node: ml/train\n"}},
@@ -80,6 +113,13 @@ func TestPlanReadsWhatRunsOnTheNode(t *testing.T) {
 				}
 				return c.List(ctx, l, opts...)
 			}}},
+		"a class asks for the namespace's labels": {flags: planFlags{devices: []string{"GPU-1"}}, node: "n", policy: ofTeam,
+			says: []string{"Node: ml/train\n"}},
+		"a class asks for labels that may not be read": {flags: planFlags{devices: []string{"GPU-1"}}, node: "n", policy: ofTeam,
+			says:  []string{"ml/train: class untold: class team may be meant for it, so only a human stops it: the labels of namespace ml could not be read"},
+			funcs: namespaces(apierrors.NewForbidden(schema.GroupResource{Resource: "namespaces"}, "ml", errors.New("no")))},
+		"the namespace cannot be read for now": {node: "n", policy: ofTeam, err: "reading namespace ml: refused", funcs: namespaces(errors.New("refused"))},
+		"no class asks for it":                 {node: "n", says: []string{"Node: ml/train\n"}, funcs: namespaces(errors.New("refused"))},
 		"a claim cannot be read": {node: "n", err: "reading claim train of pod ml/train", funcs: interceptor.Funcs{
 			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 				if _, ok := o.(*resourcev1.ResourceClaim); ok {
@@ -91,7 +131,18 @@ func TestPlanReadsWhatRunsOnTheNode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			a := &app{Options: Options{Out: &out, Now: func() time.Time { return now }, Zone: tokyo}.withDefaults()}
-			err := a.plan(t.Context(), planned(t, tc.funcs), &output{}, &tc.flags, tc.node)
+			c := planned(t, tc.funcs)
+			if tc.policy != nil {
+				var p v1alpha1.RemediationPolicy
+				if err := c.Get(t.Context(), client.ObjectKey{Name: "p"}, &p); err != nil {
+					t.Fatal(err)
+				}
+				tc.policy(&p.Spec)
+				if err := c.Update(t.Context(), &p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := a.plan(t.Context(), c, &output{}, &tc.flags, tc.node)
 			switch {
 			case tc.err == "" && err != nil, tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
 				t.Fatalf("error %v, want %q", err, tc.err)

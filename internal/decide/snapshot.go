@@ -24,6 +24,9 @@ type Governing struct {
 	// Accepted is false for a policy that is Invalid or Conflicted; Why says what about it.
 	Accepted bool
 	Why      string
+	// Says evaluates the expressions of its workload classes; AsksForNamespaces says whether one asks for a namespace's labels.
+	Says              drain.Says
+	AsksForNamespaces bool
 	// WindowOpen says whether one of its windows is open, NextWindow when the next opens.
 	WindowOpen bool
 	NextWindow time.Time

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,22 +51,39 @@ func Gang(pod *corev1.Pod) bool {
 	return named || pod.Spec.SchedulingGroup != nil
 }
 
+// Says evaluates the expression of the class at this index on a pod; package policy compiles it. The labels are those of the
+// pod's namespace, nil where they have not been read.
+type Says func(class int, pod *corev1.Pod, namespace map[string]string) (bool, error)
+
+// errNotAsked is for expressions that nobody can evaluate here.
+var errNotAsked = errors.New("nothing here evaluates expressions")
+
 // class is a class of the policy whose selector has been read.
 type class struct {
 	*v1alpha1.WorkloadClass
 	// selects is nil where the class asks for no labels, and selects nothing where what it asks for cannot be read; the
 	// policy's status says so.
 	selects labels.Selector
+	// says evaluates its expression; it is nil where the class has none.
+	says func(*corev1.Pod) (bool, error)
 }
 
-func compile(classes []v1alpha1.WorkloadClass) []class {
-	out := make([]class, 0, len(classes))
-	for i := range classes {
-		c := class{WorkloadClass: &classes[i]}
+func compile(in *Input) []class {
+	out := make([]class, 0, len(in.Classes))
+	for i := range in.Classes {
+		c := class{WorkloadClass: &in.Classes[i]}
 		if selector := c.Match.PodSelector; selector != nil {
 			c.selects = labels.Nothing()
 			if sel, err := metav1.LabelSelectorAsSelector(selector); err == nil {
 				c.selects = sel
+			}
+		}
+		if c.Match.Expression != "" {
+			c.says = func(pod *corev1.Pod) (bool, error) {
+				if in.Says == nil {
+					return false, errNotAsked
+				}
+				return in.Says(i, pod, in.Namespaces[pod.Namespace])
 			}
 		}
 		out = append(out, c)
@@ -75,12 +93,25 @@ func compile(classes []v1alpha1.WorkloadClass) []class {
 
 // costOf says what stopping a pod costs, and which class says so. The policy's classes come first; a pod that nothing
 // would create again is never stopped unless a class allows it.
-func costOf(pod *corev1.Pod, classes []class) (v1alpha1.InterruptionCost, string) {
+//
+// A class whose expression fails on the pod ends the search, and nothing stops the pod: it may be the class that says Never, and
+// to take it for another, or for the next one that matches, would stop what its administrator wanted kept. That holds up a drain
+// at worst, which names the pod, the class and the error; untold is that error.
+func costOf(pod *corev1.Pod, classes []class) (cost v1alpha1.InterruptionCost, name string, untold error) {
 	for i := range classes {
-		if classes[i].matches(pod) {
-			return classes[i].Cost, classes[i].Name
+		switch matched, err := classes[i].matches(pod); {
+		case err != nil:
+			return v1alpha1.CostNever, classes[i].Name, err
+		case matched:
+			return classes[i].Cost, classes[i].Name, nil
 		}
 	}
+	cost, name = byDefault(pod)
+	return cost, name, nil
+}
+
+// byDefault is what stopping a pod costs that no class is for.
+func byDefault(pod *corev1.Pod) (v1alpha1.InterruptionCost, string) {
 	owner := metav1.GetControllerOfNoCopy(pod)
 	switch {
 	case pod.Spec.Priority != nil && *pod.Spec.Priority < 0:
@@ -99,22 +130,29 @@ func costOf(pod *corev1.Pod, classes []class) (v1alpha1.InterruptionCost, string
 	return v1alpha1.CostCheap, defaultReplicated
 }
 
-// matches says whether every field that is set matches.
-func (c *class) matches(pod *corev1.Pod) bool {
+// matches says whether every field that is set matches. The expression comes last: it costs most, and may count on the fields
+// before it.
+func (c *class) matches(pod *corev1.Pod) (bool, error) {
 	m := &c.Match
 	if c.selects != nil && !c.selects.Matches(labels.Set(pod.Labels)) {
-		return false
+		return false, nil
 	}
 	if len(m.Namespaces) > 0 && !slices.Contains(m.Namespaces, pod.Namespace) {
-		return false
+		return false, nil
 	}
 	if len(m.OwnerKinds) > 0 {
 		owner := metav1.GetControllerOfNoCopy(pod)
 		if owner == nil || !slices.Contains(m.OwnerKinds, owner.Kind) {
-			return false
+			return false, nil
 		}
 	}
-	return m.Gang == nil || *m.Gang == Gang(pod)
+	if m.Gang != nil && *m.Gang != Gang(pod) {
+		return false, nil
+	}
+	if c.says == nil {
+		return true, nil
+	}
+	return c.says(pod)
 }
 
 // passesThrough says whether a virtual machine has a device of the node's: then it cannot be migrated, and ends where its pod does.

@@ -56,6 +56,9 @@ const (
 	// ReasonGateClosed is given for pods whose class has a gate, while the system that it names has not said that its work on
 	// the node has ended.
 	ReasonGateClosed = "GateClosed"
+	// ReasonClassUntold is given for pods of which a class's expression cannot say whether they are of the class: it may be the one
+	// that nothing may stop.
+	ReasonClassUntold = "ClassUntold"
 	// ReasonNever is given for pods whose class says that only a human stops them.
 	ReasonNever = "NeverByPolicy"
 )
@@ -87,6 +90,10 @@ type Input struct {
 	Incident, Home string
 	// Classes say what stopping a pod costs; the first that matches counts.
 	Classes []v1alpha1.WorkloadClass
+	// Says evaluates their expressions. Where it is nil, they are taken to fail.
+	Says Says
+	// Namespaces are the labels of the pods' namespaces, where an expression asks for them and they could be read.
+	Namespaces map[string]map[string]string
 	// Conditions are the Node's, for the classes that have a gate.
 	Conditions []corev1.NodeCondition
 }
@@ -151,7 +158,7 @@ func Risk(deviceHours float64) string { return fmt.Sprintf("%.1f device-hours", 
 // Make plans a drain.
 func Make(in Input) Plan {
 	p := Plan{Move: make([]Move, 0, len(in.Pods))}
-	classes := compile(in.Classes)
+	classes := compile(&in)
 	for i := range in.Pods {
 		p.place(&in, classes, &in.Pods[i])
 	}
@@ -170,8 +177,11 @@ func (p *Plan) place(in *Input, classes []class, pod *corev1.Pod) {
 		}
 		return
 	}
-	cost, class := costOf(pod, classes)
-	gate := gateOf(in.Classes, class, cost)
+	cost, class, untold := costOf(pod, classes)
+	var gate *v1alpha1.WorkloadGate
+	if untold == nil {
+		gate = gateOf(in.Classes, class, cost)
+	}
 	if gate != nil && isOpen(gate, in.Conditions) {
 		gate, cost = nil, v1alpha1.CostCheap // its work has ended.
 	}
@@ -197,7 +207,7 @@ func (p *Plan) place(in *Input, classes []class, pod *corev1.Pod) {
 	risk := atRisk(in, pod, cost)
 	p.AtRisk += risk
 	if cost == v1alpha1.CostNever {
-		p.Blockers = append(p.Blockers, blocker(pod, class))
+		p.Blockers = append(p.Blockers, blocker(pod, class, untold))
 		return
 	}
 	if cost == v1alpha1.CostDear {
@@ -206,18 +216,30 @@ func (p *Plan) place(in *Input, classes []class, pod *corev1.Pod) {
 	p.Move = append(p.Move, Move{Pod: *pod, Cost: cost, Class: class, AtRisk: risk, Devices: devices(in.Holding, pod)})
 }
 
-func blocker(pod *corev1.Pod, class string) v1alpha1.Blocker {
+// maxMessage is the bound of a blocker's message, in bytes.
+const maxMessage = 256
+
+func blocker(pod *corev1.Pod, class string, untold error) v1alpha1.Blocker {
 	b := v1alpha1.Blocker{Pod: pod.Namespace + "/" + pod.Name, Reason: ReasonNever,
 		Message: fmt.Sprintf("class %s says that only a human stops it", class)}
-	switch class {
-	case defaultMachine:
+	switch {
+	case untold != nil:
+		b.Reason = ReasonClassUntold
+		b.Message = cut(fmt.Sprintf("class %s may be meant for it, so only a human stops it: %v", class, untold))
+	case class == defaultMachine:
 		b.Reason = ReasonCannotMigrate
 		b.Message = "its virtual machine has a device of the node's, so that it cannot be migrated; stop it, or give its pods a class in the policy's drain.classes"
-	case defaultUnreplicated:
+	case class == defaultUnreplicated:
 		b.Reason = ReasonUnreplicated
 		b.Message = "nothing would create it again; delete it, or give it a class in the policy's drain.classes"
 	}
 	return b
+}
+
+// cut shortens a message to what a blocker has room for, at a rune's boundary; what is no UTF-8 is left out, since the API
+// server takes no other.
+func cut(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxMessage)], "")
 }
 
 // leave says why a pod stays, or nothing.

@@ -188,7 +188,7 @@ func TestWhatAPodCosts(t *testing.T) {
 		"what is not KubeVirt's is no virtual machine": {pod("p", "ReplicaSet", requesting("nvidia.com/gpu")), v1alpha1.CostCheap},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, class := costOf(&tc.pod, nil); got != tc.want {
+			if got, class, err := costOf(&tc.pod, nil); got != tc.want || err != nil {
 				t.Errorf("%s (%s), want %s", got, class, tc.want)
 			}
 		})

@@ -4,6 +4,8 @@
 package occupancy
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/roundhouse-dev/roundhouse/internal/decide"
@@ -30,17 +32,37 @@ func holders(in drain.Input) (of map[string]string, may string) {
 	return of, may
 }
 
-// Plan plans the drains of what runs on the node, and puts them into the snapshot. Home is the controller's namespace, in which
-// the incident's own Jobs run; empty where that is not known.
-func Plan(s *decide.Snapshot, pods []corev1.Pod, claims Claims, home string) {
-	in := drain.Input{Now: s.Now, Pods: pods, Scope: drain.ScopeNode, BadDevices: s.RepairDevices(), Holding: Holding(claims, s),
-		Incident: s.Remediation.Name, Home: home}
+// Seen is what one look at a node showed.
+type Seen struct {
+	// Pods are those bound to the node, and Claims the devices that each was given.
+	Pods   []corev1.Pod
+	Claims Claims
+	// Namespaces are the labels of the pods' namespaces, where the policy asks for them and they could be read.
+	Namespaces map[string]map[string]string
+	// Home is the controller's namespace, in which the incident's own Jobs run; empty where that is not known.
+	Home string
+}
+
+// NamespacesOf are the namespaces of pods, each once, in order.
+func NamespacesOf(pods []corev1.Pod) []string {
+	var names []string
+	for i := range pods {
+		names = append(names, pods[i].Namespace)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Plan plans the drains of what runs on the node, and puts them into the snapshot.
+func Plan(s *decide.Snapshot, seen Seen) {
+	in := drain.Input{Now: s.Now, Pods: seen.Pods, Scope: drain.ScopeNode, BadDevices: s.RepairDevices(), Holding: Holding(seen.Claims, s),
+		Incident: s.Remediation.Name, Home: seen.Home, Namespaces: seen.Namespaces}
 	if s.Node != nil {
 		in.Conditions = s.Node.Status.Conditions
 	}
 	in.Untold, in.UntoldWhy = byPlugin(in.Pods, s, in.Holding)
 	if p := s.Policy.Policy; p != nil && p.Spec.Drain != nil {
-		in.Classes = p.Spec.Drain.Classes
+		in.Classes, in.Says = p.Spec.Drain.Classes, s.Policy.Says
 	}
 	s.Holders, s.MayHold = holders(in)
 	node := drain.Make(in)

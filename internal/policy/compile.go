@@ -25,6 +25,8 @@ type compiled struct {
 	policy   *v1alpha1.RemediationPolicy
 	selector labels.Selector
 	rules    []rule
+	// classes are the expressions of the drain's classes, by their index.
+	classes  []*expression
 	problems []string
 }
 
@@ -77,6 +79,7 @@ func compilePolicy(policy *v1alpha1.RemediationPolicy) *compiled {
 	}
 	c.selector = selector
 	c.compileRules()
+	c.compileClasses()
 	c.checkDurations()
 	c.checkWindows()
 	return c

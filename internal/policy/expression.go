@@ -50,25 +50,36 @@ type NodeVariables struct {
 // expression is a compiled CEL expression.
 type expression struct {
 	program cel.Program
+	// namespaces says that it asks for the labels of a namespace.
+	namespaces bool
 }
 
 // newEnvironment declares the two variables with their fields, so that a misspelt one is found when the policy is read.
 func newEnvironment() (*cel.Env, error) {
-	return cel.NewEnv(
+	return newEnvironmentOf(
 		ext.NativeTypes(reflect.TypeFor[FaultVariables](), reflect.TypeFor[NodeVariables](), ext.ParseStructTags(true)),
 		cel.Variable("fault", cel.ObjectType("policy.FaultVariables")),
 		cel.Variable("node", cel.ObjectType("policy.NodeVariables")),
-		cel.ParserRecursionLimit(64),
-		cel.ParserExpressionSizeLimit(4*maxExpression),
 	)
 }
 
-// compileExpression reads an expression; its errors say what to change.
+// newEnvironmentOf declares variables, and bounds what is parsed.
+func newEnvironmentOf(declared ...cel.EnvOption) (*cel.Env, error) {
+	return cel.NewEnv(append(declared, cel.ParserRecursionLimit(64), cel.ParserExpressionSizeLimit(4*maxExpression))...)
+}
+
+// compileExpression reads a rule's expression; its errors say what to change.
 func compileExpression(text string) (*expression, error) {
+	return compileText(text, newEnvironment, sizes{}, "split the rule", "avoid nested loops over node.labels")
+}
+
+// compileText reads an expression over the variables of an environment; ifLong and ifDear say what to do about one that is
+// too long, or may cost too much.
+func compileText(text string, declare func() (*cel.Env, error), sizes checker.CostEstimator, ifLong, ifDear string) (*expression, error) {
 	if len(text) > maxExpression {
-		return nil, fmt.Errorf("is %d bytes long, at most %d are allowed; split the rule", len(text), maxExpression)
+		return nil, fmt.Errorf("is %d bytes long, at most %d are allowed; %s", len(text), maxExpression, ifLong)
 	}
-	environment, err := newEnvironment()
+	environment, err := declare()
 	if err != nil {
 		return nil, fmt.Errorf("preparing CEL: %w", err)
 	}
@@ -79,18 +90,18 @@ func compileExpression(text string) (*expression, error) {
 	if ast.OutputType() != cel.BoolType {
 		return nil, fmt.Errorf("gives %s, but must give a bool; compare it with something", ast.OutputType())
 	}
-	cost, err := environment.EstimateCost(ast, sizes{})
+	cost, err := environment.EstimateCost(ast, sizes)
 	if err != nil {
 		return nil, fmt.Errorf("estimating its cost: %w", err)
 	}
 	if cost.Max > maxCost {
-		return nil, fmt.Errorf("may cost %d, at most %d is allowed; avoid nested loops over node.labels", cost.Max, maxCost)
+		return nil, fmt.Errorf("may cost %d, at most %d is allowed; %s", cost.Max, maxCost, ifDear)
 	}
 	program, err := environment.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
 		return nil, fmt.Errorf("cannot be run: %w", err)
 	}
-	return &expression{program: program}, nil
+	return &expression{program: program, namespaces: asksForNamespaces(ast.NativeRep().Expr())}, nil
 }
 
 // maxErrors bounds how many errors of one expression are told.
@@ -105,12 +116,9 @@ func describe(issues *cel.Issues) string {
 	return cut(strings.Join(found[:min(len(found), maxErrors)], "; "), maxExpression)
 }
 
-// matches evaluates the expression.
+// matches evaluates a rule's expression.
 func (e *expression) matches(fault v1alpha1.Fault, node *corev1.Node, now time.Time) (bool, error) {
-	if e.program == nil {
-		return false, errors.New("the expression is not compiled")
-	}
-	result, _, err := e.program.Eval(map[string]any{
+	return e.gives(map[string]any{
 		"fault": FaultVariables{
 			Code: fault.Code, Check: fault.Check, Device: fault.Device, Class: string(fault.Class),
 			Severity: string(fault.Severity), Recommended: string(fault.Recommended), Count: fault.Count,
@@ -118,6 +126,14 @@ func (e *expression) matches(fault v1alpha1.Fault, node *corev1.Node, now time.T
 		},
 		"node": NodeVariables{Name: node.Name, Labels: node.Labels},
 	})
+}
+
+// gives evaluates the expression.
+func (e *expression) gives(variables map[string]any) (bool, error) {
+	if e.program == nil {
+		return false, errors.New("the expression is not compiled")
+	}
+	result, _, err := e.program.Eval(variables)
 	if err != nil {
 		return false, fmt.Errorf("evaluating its expression: %w", err)
 	}

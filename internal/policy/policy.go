@@ -46,6 +46,11 @@ func (g Governing) Mode() v1alpha1.Mode {
 	return g.Policy.Spec.Mode
 }
 
+// Decided is what decisions are told of it; its windows and its brake are for the caller to add.
+func (g Governing) Decided() decide.Governing {
+	return decide.Governing{Policy: g.Policy, Accepted: g.Accepted, Why: g.Message, Says: g.MatchesClass, AsksForNamespaces: g.AsksForNamespaces()}
+}
+
 // Match gives the first rule that matches a fault of the node, or nil. An error means that a rule's expression failed
 // on this fault: no later rule is tried then, because the one that failed may have been the one to say Ignore.
 func (g Governing) Match(fault v1alpha1.Fault, node *corev1.Node, now time.Time) (*v1alpha1.Rule, error) {

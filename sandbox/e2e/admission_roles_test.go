@@ -28,6 +28,7 @@ func TestRolesOfPeople(t *testing.T) {
 		"write a phase":       {http.MethodPatch, remediations + "node-a-old/status", `{"status":{"phase":"Succeeded"}}`},
 		"ask for an action":   {http.MethodPatch, nodeHealths + "node-a", `{"spec":{"fence":9}}`},
 		"read pods":           {http.MethodGet, "/api/v1/pods", ""},
+		"read a namespace":    {http.MethodGet, "/api/v1/namespaces/default", ""},
 		"read claims":         {http.MethodGet, "/apis/resource.k8s.io/v1/resourceclaims", ""},
 		"taint a device": {http.MethodPost, taintRules, `{"apiVersion":"resource.k8s.io/v1","kind":"DeviceTaintRule","metadata":{"name":"t"},
 			"spec":{"deviceSelector":{"driver":"d","pool":"p","device":"x"},"taint":{"key":"k.example.com/k","effect":"None"}}}`},
@@ -35,7 +36,7 @@ func TestRolesOfPeople(t *testing.T) {
 	}
 	roles := map[string][]string{
 		"roundhouse-viewer":   {"read health", "read policies"},
-		"roundhouse-planner":  {"read pods", "read claims", "read health", "read policies"},
+		"roundhouse-planner":  {"read pods", "read claims", "read a namespace", "read health", "read policies"},
 		"roundhouse-holder":   {"hold"},
 		"roundhouse-operator": {"approve", "cancel"},
 		"roundhouse-admin":    {"read policies", "set a policy's mode", "raise a budget"},

@@ -101,6 +101,7 @@ spec:
   rungs:
   - {name: reboot, action: Reboot, timeout: 20m, attempts: 2}
   - {name: send-back, action: Escalate, message: replace the device; the proof is in the incident}
+  drain: {classes: [{name: spare, match: {expression: "'tier' in namespaceObject.labels && namespaceObject.labels['tier'] == 'spare'"}, cost: Free}]}
   loop: {maxRepairs: 3, window: 720h}
   verify: {settle: 2m}
 `

@@ -22,6 +22,8 @@ import (
 type Snapshot struct {
 	// Snapshot is what why asks for; its Node is there, and so are the node's Pods and their Claims.
 	explain.Snapshot
+	// Namespaces are the labels of the pods' namespaces, where the policy asks for them and they may be read.
+	Namespaces map[string]map[string]string
 	// Assume are devices, by ID or slot, that the plan takes to be bad too.
 	Assume []string
 }
@@ -56,7 +58,7 @@ func Make(s Snapshot) (*Plan, error) {
 		return p, nil
 	}
 	d.PastRepairs = s.PastRepairs(d.Remediation, s.Now.Add(-d.LoopWindow()))
-	occupancy.Plan(d, s.Pods, s.Claims, s.home())
+	occupancy.Plan(d, occupancy.Seen{Pods: s.Pods, Claims: s.Claims, Namespaces: s.Namespaces, Home: s.home()})
 	for _, id := range d.RepairDevices() {
 		p.Devices = append(p.Devices, device(d, id))
 	}
@@ -83,7 +85,7 @@ func (s *Snapshot) home() string {
 // draft is what internal/decide would see now, with the open incident, if there is one.
 func (s *Snapshot) draft(governing policy.Governing) *decide.Snapshot {
 	d := &decide.Snapshot{Now: s.Now, Node: s.Node, Handles: occupancy.Resolve(s.Slices), Otherwise: decide.OfferedByPlugin,
-		Policy: decide.Governing{Policy: governing.Policy, Accepted: governing.Accepted, Why: governing.Message}}
+		Policy: governing.Decided()}
 	if len(s.Slices) > 0 {
 		d.Otherwise = decide.NotOffered
 	}

@@ -222,6 +222,26 @@ func TestADeviceThatTheNodeDoesNotHave(t *testing.T) {
 	}
 }
 
+// TestAPlanFollowsTheExpressionsOfClasses: as the controller does, by the same compiled text.
+func TestAPlanFollowsTheExpressionsOfClasses(t *testing.T) {
+	s := node()
+	s.Policies[0].Spec.Drain = &v1alpha1.Drain{Classes: []v1alpha1.WorkloadClass{
+		{Name: "spare", Cost: v1alpha1.CostFree, Match: v1alpha1.WorkloadMatch{Expression: "owner.kind == 'Job' && pod.name.startsWith('train')"}},
+		{Name: "tiers", Cost: v1alpha1.CostDear, Match: v1alpha1.WorkloadMatch{OwnerKinds: []string{"ReplicaSet"}, Expression: "pod.labels['tier'] == 'gold'"}}}}
+	p, err := Make(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := p.first(EmptiesNode)
+	if len(r.Moves) == 0 || r.Moves[0] != (Move{Pod: "ml/train-a", Cost: v1alpha1.CostFree, Class: "spare"}) {
+		t.Errorf("moves %+v", r.Moves)
+	}
+	const failed = "class tiers may be meant for it, so only a human stops it: evaluating its expression: no such key: tier"
+	if !slices.ContainsFunc(r.Blockers, func(b v1alpha1.Blocker) bool { return b.Pod == "ml/infer-0" && b.Message == failed }) {
+		t.Errorf("blockers %+v", r.Blockers)
+	}
+}
+
 // TestAPlanChangesNothingItWasMadeOf: an incident that is asked about is not the worse for it.
 func TestAPlanChangesNothingItWasMadeOf(t *testing.T) {
 	s := node()

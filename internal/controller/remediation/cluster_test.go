@@ -103,6 +103,7 @@ func (c *cluster) restart() {
 			},
 			Budgets: budget.NewKeeper(budget.Options{Client: cached, Live: live, Now: c.clock.Now})},
 		evictor: evict.Evictor{Client: cached}, requests: evict.Requests{Client: cached}, foreign: claim.Finder{Reader: live}, claims: lru.New(maxGiven), refusals: lru.New(maxGiven),
+		namespaces: lru.New(maxGiven),
 	}
 }
 

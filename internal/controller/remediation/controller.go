@@ -104,6 +104,8 @@ type Reconciler struct {
 	claims *lru.Cache
 	// refusals remembers which pods were refused to go a moment ago, and why.
 	refusals *lru.Cache
+	// namespaces remembers the labels of namespaces for a moment.
+	namespaces *lru.Cache
 	// line are the nodes that wait for a budget's slot.
 	line line
 	// told holds, by UID, when the status of an incident was last written.

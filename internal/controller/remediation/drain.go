@@ -30,6 +30,14 @@ type occupants struct {
 	pods []corev1.Pod
 	// claims are the devices that each pod was given.
 	claims occupancy.Claims
+	// namespaces are the labels of their namespaces, where the policy asks for them.
+	namespaces map[string]map[string]string
+}
+
+// shown is what a plan is made of.
+func (r *Reconciler) shown(w *work) occupancy.Seen {
+	o := w.occupants
+	return occupancy.Seen{Pods: o.pods, Claims: o.claims, Namespaces: o.namespaces, Home: r.Namespace}
 }
 
 // plans looks at what runs on the node, live, and plans both drains. What was looked at for the step before serves this
@@ -37,22 +45,22 @@ type occupants struct {
 func (r *Reconciler) plans(ctx context.Context, w *work, s *decide.Snapshot) error {
 	reused := w.occupants != nil
 	if !reused {
-		if err := r.occupy(ctx, w); err != nil {
+		if err := r.occupy(ctx, w, s); err != nil {
 			return err
 		}
 	}
-	occupancy.Plan(s, w.occupants.pods, w.occupants.claims, r.Namespace)
+	occupancy.Plan(s, r.shown(w))
 	if reused && decide.Emptied(s) {
-		if err := r.occupy(ctx, w); err != nil {
+		if err := r.occupy(ctx, w, s); err != nil {
 			return err
 		}
-		occupancy.Plan(s, w.occupants.pods, w.occupants.claims, r.Namespace)
+		occupancy.Plan(s, r.shown(w))
 	}
 	return nil
 }
 
 // occupy lists what runs on the node, and joins pods to devices through their claims' allocations (KEP-4381).
-func (r *Reconciler) occupy(ctx context.Context, w *work) error {
+func (r *Reconciler) occupy(ctx context.Context, w *work, s *decide.Snapshot) error {
 	var pods corev1.PodList
 	if err := r.Live.List(ctx, &pods, client.MatchingFields{nodePods: w.name}); err != nil {
 		return fmt.Errorf("listing the node's pods: %w", err)
@@ -66,6 +74,12 @@ func (r *Reconciler) occupy(ctx context.Context, w *work) error {
 				return err
 			}
 			o.claims[pod.UID] = append(o.claims[pod.UID], given...)
+		}
+	}
+	if s.Policy.AsksForNamespaces {
+		var err error
+		if o.namespaces, err = r.namespaceLabels(ctx, occupancy.NamespacesOf(o.pods)); err != nil {
+			return err
 		}
 	}
 	w.occupants = o

@@ -86,7 +86,7 @@ func (r *Reconciler) findForeign(ctx context.Context, w *work, s *decide.Snapsho
 // gatherNode reads what is known of a node that is there.
 func (r *Reconciler) gatherNode(ctx context.Context, w *work, s *decide.Snapshot) error {
 	governing := w.policies.For(s.Node)
-	s.Policy = decide.Governing{Policy: governing.Policy, Accepted: governing.Accepted, Why: governing.Message}
+	s.Policy = governing.Decided()
 	if governing.Policy != nil {
 		s.Policy.Brake = governing.Policy.Status.Brake
 		s.Policy.WindowOpen, s.Policy.NextWindow = policy.WindowOpen(governing.Policy, s.Now)

@@ -39,7 +39,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, o Options) error {
 		return fmt.Errorf("indexing remediations by node: %w", err)
 	}
 	r := &Reconciler{Options: o, evictor: evict.Evictor{Client: o.Client}, requests: evict.Requests{Client: o.Client},
-		foreign: claim.Finder{Reader: o.Live}, claims: lru.New(maxGiven), refusals: lru.New(maxGiven)}
+		foreign: claim.Finder{Reader: o.Live}, claims: lru.New(maxGiven), refusals: lru.New(maxGiven), namespaces: lru.New(maxGiven)}
 	if err := mgr.Add(&adopter{Options: o}); err != nil {
 		return fmt.Errorf("adding the search for what nobody owns: %w", err)
 	}
