@@ -31,7 +31,7 @@ func (a *app) planCommand() *cobra.Command {
 		Use:   "plan NODE",
 		Short: "Say what each rung of a node's ladder would move",
 		Long: `Say what each rung of a node's ladder would move: what must be empty before it, which pods that evicts and what they
-lose, which devices it touches, and which rung comes next. Nothing is done. Without an open incident it says what it assumes.
+lose, and the gangs that stop with them, which devices it touches, and which rung comes next. Nothing is done. Without an open incident it says what it assumes.
 
 With --server the API server is asked too what its own eviction would do about each bad device: a DeviceTaintRule with
 effect None, which keeps nothing from work and evicts nothing, is created and deleted again, one at a time. (To choose the
@@ -71,6 +71,7 @@ func (a *app) plan(ctx context.Context, c *cluster, o *output, f *planFlags, nod
 	if err != nil {
 		return fmt.Errorf("planning: %w", err)
 	}
+	c.weighGangs(ctx, p)
 	var asked error
 	if f.server {
 		p.Server, asked = newServerAsker(c.Client).ask(ctx, node, p.Asked())

@@ -312,18 +312,31 @@ func atRisk(in *Input, pod *corev1.Pod, cost v1alpha1.InterruptionCost) float64 
 	return float64(devices(in.Holding, pod)) * hoursLost(in.Now, pod)
 }
 
-// hoursLost is how long a pod has worked since its last checkpoint, else since its start. A checkpoint in the future counts
-// for nothing, so that no tenant can make its work look free for ever, and a missing one only makes it dearer.
+// hoursLost is how long a pod has worked since its last checkpoint, else since its start.
 func hoursLost(now time.Time, pod *corev1.Pod) float64 {
-	if pod.Status.StartTime == nil {
+	since, _ := lastKept(now, pod)
+	return hoursSince(now, since)
+}
+
+// hoursSince is 0 where there is no time, or it is still to come.
+func hoursSince(now, since time.Time) float64 {
+	if since.IsZero() {
 		return 0
 	}
-	since := pod.Status.StartTime.Time
-	if at, err := time.Parse(time.RFC3339, pod.Annotations[v1alpha1.AnnotationCheckpoint]); err == nil &&
-		at.After(since) && !at.After(now) {
-		since = at
-	}
 	return max(0, now.Sub(since).Hours())
+}
+
+// lastKept is until when a pod's work is kept: its last checkpoint, else its start. A checkpoint in the future counts for
+// nothing, so that no tenant can make its work look free for ever, and a missing one only makes it dearer.
+func lastKept(now time.Time, pod *corev1.Pod) (at time.Time, checkpointed bool) {
+	if pod.Status.StartTime == nil {
+		return time.Time{}, false
+	}
+	began := pod.Status.StartTime.Time
+	if at, err := time.Parse(time.RFC3339, pod.Annotations[v1alpha1.AnnotationCheckpoint]); err == nil && at.After(began) && !at.After(now) {
+		return at, true
+	}
+	return began, false
 }
 
 func cheapestFirst(a, b Move) int {

@@ -37,21 +37,48 @@ func GangOf(pod *corev1.Pod) (GangRef, bool) {
 	return GangRef{}, false
 }
 
-// GangAtRisk is what stopping a gang would lose, in device-hours: that of all its pods, wherever they run, at so many devices
-// a pod where that is not known of a pod itself. It is down where one of its pods does not run: then nothing more is lost.
-func GangAtRisk(now time.Time, pods []*corev1.Pod, each int64) (deviceHours float64, down bool) {
+// GangLoss is what stopping a gang would lose: the work of all its pods, wherever they run.
+type GangLoss struct {
+	// Down says that one of its pods does not run: then nothing more is lost, and the rest is not counted.
+	Down bool
+	// Pods and Devices count what runs of it, on so many Nodes. Of Checkpointed pods a checkpoint is known.
+	Pods, Nodes, Checkpointed int
+	Devices                   int64
+	// Shortest and Longest are how many hours its pods have worked since their last checkpoint, else since their start.
+	Shortest, Longest float64
+	// DeviceHours sums each pod's devices times its hours.
+	DeviceHours float64
+}
+
+// WeighGang says what stopping a gang would lose, at so many devices a pod where that is not known of a pod itself.
+func WeighGang(now time.Time, pods []*corev1.Pod, each int64) GangLoss {
+	var loss GangLoss
+	nodes := map[string]bool{}
 	for _, pod := range pods {
 		if pod.Status.Phase == corev1.PodSucceeded {
 			continue
 		}
 		if pod.DeletionTimestamp != nil || pod.Status.Phase != corev1.PodRunning {
-			return 0, true
+			return GangLoss{Down: true}
 		}
 		n := devices(nil, pod)
 		if n == 0 {
 			n = each
 		}
-		deviceHours += float64(n) * hoursLost(now, pod)
+		since, checkpointed := lastKept(now, pod)
+		hours := hoursSince(now, since)
+		if loss.Pods == 0 {
+			loss.Shortest = hours
+		}
+		loss.Pods++
+		loss.Devices += n
+		loss.Shortest, loss.Longest = min(loss.Shortest, hours), max(loss.Longest, hours)
+		loss.DeviceHours += float64(n) * hours
+		if checkpointed {
+			loss.Checkpointed++
+		}
+		nodes[pod.Spec.NodeName] = true
 	}
-	return deviceHours, false
+	loss.Nodes = len(nodes)
+	return loss
 }

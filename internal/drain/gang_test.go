@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -72,13 +73,51 @@ func TestWhatAGangWouldLose(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			var pods []*corev1.Pod
-			for i := range tt.pods {
-				pods = append(pods, &tt.pods[i])
+			if got := WeighGang(now, pointers(tt.pods), 4); got.DeviceHours != tt.want || got.Down != tt.down {
+				t.Errorf("got %+v", got)
 			}
-			got, down := GangAtRisk(now, pods, 4)
-			if got != tt.want || down != tt.down {
-				t.Errorf("got %g, down %t", got, down)
+		})
+	}
+}
+
+func pointers(pods []corev1.Pod) []*corev1.Pod {
+	var out []*corev1.Pod
+	for i := range pods {
+		out = append(out, &pods[i])
+	}
+	return out
+}
+
+func TestHowAGangsLossComesAbout(t *testing.T) {
+	member := func(node string, ran float64, changes ...change) corev1.Pod {
+		began := func(p *corev1.Pod) {
+			p.Spec.NodeName, p.Status.StartTime = node, &metav1.Time{Time: now.Add(-time.Duration(ran * float64(time.Hour)))}
+		}
+		return pod("m", "Job", append([]change{began}, changes...)...)
+	}
+	kept := func(ago time.Duration) change {
+		return annotated(v1alpha1.AnnotationCheckpoint, now.Add(-ago).Format(time.RFC3339))
+	}
+	for name, tc := range map[string]struct {
+		pods []corev1.Pod
+		want GangLoss
+	}{
+		"nothing of nothing": {nil, GangLoss{}},
+		"all since the same checkpoint": {[]corev1.Pod{member("a", 9, gpus(8), kept(2*time.Hour)), member("b", 9, gpus(8), kept(2*time.Hour))},
+			GangLoss{Pods: 2, Nodes: 2, Checkpointed: 2, Devices: 16, Shortest: 2, Longest: 2, DeviceHours: 32}},
+		"two pods of one node, of which one is not known": {[]corev1.Pod{member("a", 1, gpus(8)), member("a", 3)},
+			GangLoss{Pods: 2, Nodes: 1, Devices: 12, Shortest: 1, Longest: 3, DeviceHours: 20}},
+		"one with a checkpoint, one without": {[]corev1.Pod{member("a", 3, gpus(2), kept(30*time.Minute)), member("b", 3, gpus(2))},
+			GangLoss{Pods: 2, Nodes: 2, Checkpointed: 1, Devices: 4, Shortest: 0.5, Longest: 3, DeviceHours: 7}},
+		"what has succeeded is not of it": {[]corev1.Pod{member("a", 3, gpus(2)), member("b", 9, gpus(2), ended)},
+			GangLoss{Pods: 1, Nodes: 1, Devices: 2, Shortest: 3, Longest: 3, DeviceHours: 6}},
+		"one that is down counts nothing": {[]corev1.Pod{member("a", 3, gpus(2)), member("b", 9, gpus(2), going)}, GangLoss{Down: true}},
+		"one that has no start yet has lost nothing": {[]corev1.Pod{member("a", 3, gpus(2), func(p *corev1.Pod) { p.Status.StartTime = nil })},
+			GangLoss{Pods: 1, Nodes: 1, Devices: 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, WeighGang(now, pointers(tc.pods), 4)); diff != "" {
+				t.Errorf("loss (-want +got):\n%s", diff)
 			}
 		})
 	}

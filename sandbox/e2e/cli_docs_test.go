@@ -136,6 +136,7 @@ func (p *plugin) docsFleet() {
 		"totals":{"incidents":2,"repairs":1,"relapses":0,"outHours":"25.17"},"suspicion":{"level":"Watch","because":["2 incidents in 28 days"]}}`)
 	p.docsDaemonSets()
 	p.docsPods()
+	p.docsGang()
 }
 
 // docsPods is seven jobs of one device each on gpu-0402, whose fourth device is bad.
@@ -159,6 +160,19 @@ func (p *plugin) docsPods() {
 			"spec":{"nodeName":"gpu-0402","automountServiceAccountToken":false,"resourceClaims":[{"name":"gpu","resourceClaimName":%[1]q}],
 			"containers":[{"name":"main","image":"registry.example.com/train"}]}}`, name),
 			fmt.Sprintf(`{"phase":"Running","startTime":%q}`, began.Format(time.RFC3339)))
+	}
+}
+
+// docsGang is a gang on two nodes, which has kept its work an hour and a half ago.
+func (p *plugin) docsGang() {
+	p.t.Helper()
+	for i, node := range []string{"gpu-0401", "gpu-0404"} {
+		p.put("/api/v1/namespaces/default/pods/", fmt.Sprintf("pretrain-%d", i), fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"pretrain-%d",
+			"labels":{"jobset.sigs.k8s.io/jobset-name":"pretrain"},"annotations":{%q:%q},
+			"ownerReferences":[{"apiVersion":"batch/v1","kind":"Job","name":"pretrain-workers-0","uid":"g","controller":true}]},
+			"spec":{"nodeName":%q,"automountServiceAccountToken":false,"containers":[{"name":"main","image":"registry.example.com/train",
+			"resources":{"limits":{"nvidia.com/gpu":"8"}}}]}}`, i, v1alpha1.AnnotationCheckpoint, docsNow.Add(-90*time.Minute).Format(time.RFC3339), node),
+			fmt.Sprintf(`{"phase":"Running","startTime":%q}`, docsNow.Add(-40*time.Hour).Format(time.RFC3339)))
 	}
 }
 

@@ -36,6 +36,8 @@ type Plan struct {
 	NoRungs string `json:"noRungs,omitempty"`
 	// Limit says why a human would be asked although a rung is left.
 	Limit string `json:"limit,omitempty"`
+	// Gangs are the gangs that the drains would stop, and what each would lose.
+	Gangs []Gang `json:"gangs,omitempty"`
 	// Server is what the API server's own dry run says, device by device, with --server.
 	Server []DryRun `json:"server,omitempty"`
 

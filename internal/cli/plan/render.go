@@ -36,6 +36,7 @@ func (p *Plan) Render(page *text.Page, wide bool) {
 	if len(p.Rungs) > 0 {
 		page.Section("Ladder", text.Table([]string{"RUNG", "ACTION", "EMPTIES", "MOVES", "AT RISK", "TOUCHES", "WHEN"}, p.rows())...)
 		page.Section("Moves", p.moves(limit)...)
+		page.Section("Gangs", p.gangs(limit)...)
 		page.Section("Blocked", p.blocked(limit)...)
 		page.Section("Untold", p.untold())
 	}

@@ -296,6 +296,6 @@ func (r *Reconciler) gang(ctx context.Context, ref drain.GangRef, each int64, no
 			pods = append(pods, pod)
 		}
 	}
-	atRisk, down := drain.GangAtRisk(now, pods, each)
-	return order.Gang{ID: ref.String(), AtRisk: atRisk, Down: down}, nil
+	loss := drain.WeighGang(now, pods, each)
+	return order.Gang{ID: ref.String(), AtRisk: loss.DeviceHours, Down: loss.Down}, nil
 }

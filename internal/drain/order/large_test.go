@@ -95,8 +95,8 @@ func (f *largeFleet) plan(slots int) []Place {
 		in.Nodes = append(in.Nodes, n)
 	}
 	for ref, pods := range members {
-		atRisk, isDown := drain.GangAtRisk(now, pods, each[ref])
-		in.Gangs = append(in.Gangs, Gang{ID: ref.String(), AtRisk: atRisk, Down: isDown})
+		loss := drain.WeighGang(now, pods, each[ref])
+		in.Gangs = append(in.Gangs, Gang{ID: ref.String(), AtRisk: loss.DeviceHours, Down: loss.Down})
 	}
 	return Make(through(slots, slots, in))
 }
