@@ -30,7 +30,10 @@ type Drains struct {
 	// many pods of as many nodes.
 	Seconds float64 `json:"seconds"`
 	Bare    float64 `json:"bareSeconds"`
-	// Evictions are the requests of the controller's, Refused those of them that a budget refused.
+	// Evicted are the pods that the controller evicted. They are some more than there were: one that a Deployment puts onto a node
+	// whose turn is still to come goes again, by another name.
+	Evicted int `json:"evicted"`
+	// Evictions are its requests for that, Refused those of them that a budget refused.
 	Evictions int `json:"evictions"`
 	Refused   int `json:"refused"`
 	// Failed are those that ended otherwise: the pod had gone, or the server was busy.
@@ -255,7 +258,7 @@ func (d *Drains) count(log *audit, from, to time.Time) error {
 	if err != nil {
 		return err
 	}
-	requests := 0
+	requests, pods := 0, map[string]bool{}
 	for _, r := range all {
 		if r.who() != "controller" || r.apart() {
 			continue
@@ -265,6 +268,7 @@ func (d *Drains) count(log *audit, from, to time.Time) error {
 			continue
 		}
 		d.Evictions++
+		pods[r.Object.Name] = true
 		switch {
 		case r.Response.Code == 429:
 			d.Refused++
@@ -272,6 +276,7 @@ func (d *Drains) count(log *audit, from, to time.Time) error {
 			d.Failed++
 		}
 	}
+	d.Evicted = len(pods)
 	d.Requests = float64(requests) / float64(d.Nodes)
 	return nil
 }

@@ -32,7 +32,7 @@ func (r *Report) Print(w io.Writer) error {
 			fmt.Sprintf("%.1f s", d.Seconds), fmt.Sprintf("%.1f s", d.Bare), "under 10 minutes")
 		line("  pods a second", ratio(float64(d.Pods)/d.Seconds, float64(d.Pods)/d.Bare), fmt.Sprintf("%.0f", float64(d.Pods)/d.Seconds),
 			fmt.Sprintf("%.0f", float64(d.Pods)/d.Bare), "")
-		line("  eviction requests a pod, those apart that a budget refused", "", fmt.Sprintf("%.3f", float64(d.Evictions-d.Refused)/float64(d.Pods)), "1", "one")
+		line("  eviction requests a pod, those apart that a budget refused", "", fmt.Sprintf("%.3f", float64(d.Evictions-d.Refused)/float64(d.Evicted)), "1", "one")
 		line(fmt.Sprintf("  refused, of %d pods that a budget guards", d.Guarded), "", fmt.Sprint(d.Refused), "", "")
 		line("  requests of the controller, a node", "", fmt.Sprintf("%.1f", d.Requests), "", "")
 	}
