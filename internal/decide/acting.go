@@ -114,6 +114,21 @@ func Emptied(s *Snapshot) bool {
 	return s.status().Phase == v1alpha1.PhaseDraining && p != nil && p.Empty()
 }
 
+// Waits says whether a drain only waits for pods that are going, which it does not hurry: nothing is done then that another's claim
+// could keep it from.
+func Waits(s *Snapshot) bool {
+	st := s.status()
+	if st.Phase != v1alpha1.PhaseDraining || st.Deadline == nil || !s.Now.Before(st.Deadline.Time) {
+		return false
+	}
+	p := s.plan()
+	if p == nil || len(p.Terminating) == 0 || len(p.Move)+len(p.Blockers) > 0 {
+		return false
+	}
+	means, _ := s.means()
+	return len(p.Hurry(means, s.Now)) == 0
+}
+
 // drainTooLong asks a human when a drain does not end.
 func drainTooLong(s *Snapshot) *Decision {
 	st := s.status()

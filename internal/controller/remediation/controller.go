@@ -238,7 +238,9 @@ type work struct {
 	policies   *policy.Set
 	// occupants and foreign are what was looked at for the step before; nil where that has to be looked at anew.
 	occupants *occupants
-	foreign   *[]claim.ForeignClaim
+	// lookTook is how long the API server took to list them.
+	lookTook time.Duration
+	foreign  *[]claim.ForeignClaim
 	// offers is the last look at how the devices are offered; nil before the first.
 	offers *offers
 	// holds are the holds of the cluster as last read live; nil where the cache is to be asked.
@@ -373,7 +375,8 @@ func (r *Reconciler) step(ctx context.Context, w *work) (time.Duration, error) {
 	if d.Do != decide.Move || d.Phase != v1alpha1.PhaseDraining {
 		defer w.moved()
 	}
-	return r.apply(ctx, w, s, d)
+	after, err := r.apply(ctx, w, s, d)
+	return w.gently(d, after), err
 }
 
 // retire deletes an incident that is over, let go of, and older than people are likely to read, unless a human's word in

@@ -62,9 +62,11 @@ func (r *Reconciler) plans(ctx context.Context, w *work, s *decide.Snapshot) err
 // occupy lists what runs on the node, and joins pods to devices through their claims' allocations (KEP-4381).
 func (r *Reconciler) occupy(ctx context.Context, w *work, s *decide.Snapshot) error {
 	var pods corev1.PodList
+	began := r.Clock.Now()
 	if err := r.Live.List(ctx, &pods, client.MatchingFields{nodePods: w.name}); err != nil {
 		return fmt.Errorf("listing the node's pods: %w", err)
 	}
+	w.lookTook = r.Clock.Since(began)
 	o := &occupants{pods: pods.Items, claims: occupancy.Claims{}}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
@@ -84,6 +86,21 @@ func (r *Reconciler) occupy(ctx context.Context, w *work, s *decide.Snapshot) er
 	}
 	w.occupants = o
 	return nil
+}
+
+const (
+	// lookShare is how much longer than a look at a node's pods the time until the next is: where thousands are drained at once, the
+	// API server has better things to do than to say that nothing has changed. maxPause is the most that this puts it off.
+	lookShare = 10
+	maxPause  = 5 * time.Second
+)
+
+// gently puts off the next look of a wait in a drain where the last one took long.
+func (w *work) gently(d decide.Decision, after time.Duration) time.Duration {
+	if d.Do != decide.Wait || d.Phase != v1alpha1.PhaseDraining || after <= 0 {
+		return after
+	}
+	return max(after, min(lookShare*w.lookTook, maxPause))
 }
 
 // claimOf names a claim of a pod.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/claim"
@@ -52,7 +53,12 @@ func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, err
 	if err := r.slot(ctx, w, s, needs); err != nil {
 		return nil, err
 	}
-	if needs.Foreign {
+	if needs.Pods {
+		if err := r.plans(ctx, w, s); err != nil {
+			return nil, err
+		}
+	}
+	if needs.Foreign && !decide.Waits(s) {
 		if err := r.findForeign(ctx, w, s); err != nil {
 			return nil, err
 		}
@@ -63,9 +69,6 @@ func (r *Reconciler) gather(ctx context.Context, w *work) (*decide.Snapshot, err
 			return nil, err
 		}
 		s.PastRepairs = past
-	}
-	if needs.Pods {
-		return s, r.plans(ctx, w, s)
 	}
 	return s, nil
 }
@@ -246,7 +249,7 @@ func (r *Reconciler) slot(ctx context.Context, w *work, s *decide.Snapshot, need
 // yet is taken again at no cost, and one that it still shows is freed again at none.
 func (r *Reconciler) holdsSlot(ctx context.Context, rem *v1alpha1.Remediation) (bool, error) {
 	var list v1alpha1.NodeDisruptionBudgetList
-	if err := r.Client.List(ctx, &list); err != nil {
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return false, fmt.Errorf("listing budgets: %w", err)
 	}
 	for i := range list.Items {
