@@ -127,6 +127,7 @@ type DrainResponders struct {
 // Drain says how pods are moved.
 // +kubebuilder:validation:XValidation:rule="!has(self.responders) || !has(self.responders.deadline) || duration(self.responders.deadline) < duration(has(self.deadline) ? self.deadline : '1h')",message="responders.deadline must come before the drain's deadline, which is 1h unless drain.deadline says otherwise"
 // +kubebuilder:validation:XValidation:rule="!has(self.escalate) || self.escalate.all(e, duration(e.after) < duration(has(self.deadline) ? self.deadline : '1h'))",message="escalate[].after must come before the drain's deadline, which is 1h unless drain.deadline says otherwise"
+// +kubebuilder:validation:XValidation:rule="!has(self.checkpoint) || duration(self.checkpoint) < duration(has(self.deadline) ? self.deadline : '1h')",message="checkpoint must be shorter than the drain's deadline, which is 1h unless drain.deadline says otherwise"
 type Drain struct {
 	// classes say what stopping a pod costs; the first that matches counts.
 	// +kubebuilder:validation:MaxItems=32
@@ -140,6 +141,13 @@ type Drain struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
+	// checkpoint is how long a pod of cost Dear that says when it last kept its work (annotation roundhouse.dev/last-checkpoint) is left
+	// to keep it once more, so that stopping it loses nothing; then it is evicted. Without it, nobody waits for that.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
+	// +optional
+	Checkpoint *metav1.Duration `json:"checkpoint,omitempty"`
 	// responders says how long the responders that pods name are asked to end them gracefully, before they are evicted.
 	// +optional
 	Responders *DrainResponders `json:"responders,omitempty"`

@@ -243,6 +243,11 @@ type DrainStatus struct {
 	// by is the means it has come to.
 	// +optional
 	By DrainBy `json:"by,omitempty"`
+	// workUntil is until when pods that would lose work are left to end by themselves, while the node takes no new ones (the rule's
+	// refillStop). The policy's drain.deadline and drain.escalate count from then.
+	// +kubebuilder:validation:XValidation:rule="self > timestamp('0001-01-01T00:00:00Z')",message="must be a time in RFC 3339, such as 2026-11-23T10:00:00Z"
+	// +optional
+	WorkUntil *metav1.Time `json:"workUntil,omitempty"`
 }
 
 // Evidence is what was saved before the repair that erases it.

@@ -155,6 +155,8 @@ type RuleMatch struct {
 // +kubebuilder:validation:XValidation:rule="self.response == 'Repair' || (!has(self.when) && !has(self.deadline) && !has(self.atDeadline))",message="when, deadline and atDeadline go with response Repair"
 // +kubebuilder:validation:XValidation:rule="!has(self.when) || self.when == 'Now' || has(self.deadline)",message="when Idle or Window needs a deadline: every wait has one"
 // +kubebuilder:validation:XValidation:rule="!has(self.atDeadline) || has(self.deadline)",message="atDeadline needs a deadline"
+// +kubebuilder:validation:XValidation:rule="!has(self.refillStop) || (has(self.when) && self.when == 'Idle' && has(self.atDeadline) && self.atDeadline == 'Force')",message="refillStop goes with when Idle and atDeadline Force: it empties the node for the repair that begins at the deadline"
+// +kubebuilder:validation:XValidation:rule="!has(self.refillStop) || !has(self.deadline) || duration(self.refillStop) < duration(self.deadline)",message="refillStop must be shorter than deadline, which it is counted back from"
 // +kubebuilder:validation:XValidation:rule="self.response != 'Repair' || !has(self.match.deviceTaints) || self.match.deviceTaints.all(t, !has(t.effects) || !('None' in t.effects))",message="response Repair does not go with a deviceTaints effect of None, which is only information; use Quarantine or Ignore"
 type Rule struct {
 	// name is how the rule is called in explanations.
@@ -177,6 +179,14 @@ type Rule struct {
 	// atDeadline is what happens then; Escalate without it.
 	// +optional
 	AtDeadline AtDeadline `json:"atDeadline,omitempty"`
+	// refillStop is how long before the deadline a node that is waited for takes no new work: from then on it has its slot of the
+	// budgets and is tainted, pods that lose no work are moved, and the others are left to end by themselves until the deadline.
+	// Without it, a shared node that is filled again and again may never be idle, and loses all its work at the deadline.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=24
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms))+$')",message="must be a duration such as 90s, 20m or 12h30m; there is no unit for days"
+	// +optional
+	RefillStop *metav1.Duration `json:"refillStop,omitempty"`
 	// ladder names the rungs to climb, the gentlest first; it is begun at the rung the fault recommends.
 	// +kubebuilder:validation:MaxItems=8
 	// +kubebuilder:validation:items:MaxLength=64

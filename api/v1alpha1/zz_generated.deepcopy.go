@@ -485,6 +485,11 @@ func (in *Drain) DeepCopyInto(out *Drain) {
 		*out = new(v1.Duration)
 		**out = **in
 	}
+	if in.Checkpoint != nil {
+		in, out := &in.Checkpoint, &out.Checkpoint
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	if in.Responders != nil {
 		in, out := &in.Responders, &out.Responders
 		*out = new(DrainResponders)
@@ -569,6 +574,10 @@ func (in *DrainStatus) DeepCopyInto(out *DrainStatus) {
 	}
 	if in.Since != nil {
 		in, out := &in.Since, &out.Since
+		*out = (*in).DeepCopy()
+	}
+	if in.WorkUntil != nil {
+		in, out := &in.WorkUntil, &out.WorkUntil
 		*out = (*in).DeepCopy()
 	}
 }
@@ -1664,6 +1673,11 @@ func (in *Rule) DeepCopyInto(out *Rule) {
 	in.Match.DeepCopyInto(&out.Match)
 	if in.Deadline != nil {
 		in, out := &in.Deadline, &out.Deadline
+		*out = new(v1.Duration)
+		**out = **in
+	}
+	if in.RefillStop != nil {
+		in, out := &in.RefillStop, &out.RefillStop
 		*out = new(v1.Duration)
 		**out = **in
 	}

@@ -143,7 +143,7 @@ func drainTooLong(s *Snapshot) *Decision {
 
 // drainUntil is when a drain gives up: later where a gate that is closed may take longer.
 func (s *Snapshot) drainUntil(p *drain.Plan) time.Time {
-	return s.drainSince().Add(max(s.drainDeadline(), p.Gate))
+	return s.drainFrom().Add(max(s.drainDeadline(), p.Gate))
 }
 
 // gateDeadline moves the drain's deadline to that of a gate that is closed; nil where that has been done, or need not be.
@@ -173,11 +173,16 @@ func evict(s *Snapshot) *Decision {
 	d.Drain.By = means.By
 	d.Deadline = s.gateDeadline(p)
 	hurry := p.Hurry(means, s.Now)
+	move, spared := p.Spare(s.patience(), s.Now)
+	d.Message += sparedText(spared)
 	switch {
-	case len(p.Move)+len(hurry) > 0:
-		d.Do, d.Evict = Evict, slices.Concat(hurry, p.Move)
+	case len(move)+len(hurry) > 0:
+		d.Do, d.Evict = Evict, slices.Concat(hurry, move)
 	case len(p.Terminating) > 0:
 		d.Reason, d.Progress = ReasonWaitingForPods, means.By == s.drainBy()
+	case len(spared) > 0:
+		d.Reason, d.Progress = ReasonWaitingForWork, s.status().Reason == ReasonWaitingForWork
+		d.WouldChange = "the work ends, or its pods say that they have kept it (annotation " + v1alpha1.AnnotationCheckpoint + ")"
 	default:
 		d.Reason, d.Message = ReasonEvictionBlocked, s.blockersText()
 		d.WouldChange = "a human stops the pods, which no escalation does, or the policy's drain.classes allow it"
@@ -287,8 +292,9 @@ func (s *Snapshot) widen(to drain.Scope) *Decision {
 		return d
 	}
 	d := move(v1alpha1.PhaseDraining, ReasonDrainStarted, s.drainText(drain.ScopeNode, *s.NodePlan))
-	until := s.Now.Add(s.drainDeadline())
-	d.Drain, d.Deadline = s.drainBegins(drain.ScopeNode, *s.NodePlan), &until
+	d.Drain = s.drainBegins(drain.ScopeNode, *s.NodePlan)
+	until := s.drainEnds(d.Drain)
+	d.Deadline = &until
 	return d
 }
 
@@ -391,9 +397,9 @@ func (s *Snapshot) refused(text string) *Decision {
 // climb ends an attempt that did not repair, and goes on with what is empty already.
 func (s *Snapshot) climb(reason string, result v1alpha1.AttemptResult, text string) *Decision {
 	d := move(v1alpha1.PhaseDraining, reason, text)
-	at := s.Now.Add(s.drainDeadline())
-	d.Deadline = &at
 	d.Drain = s.drainBegins(s.scope(), drain.Plan{})
+	at := s.drainEnds(d.Drain)
+	d.Deadline = &at
 	d.Attempt = s.attempt(result, text)
 	return d
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
@@ -168,6 +169,8 @@ func (s *Snapshot) closed() *Refusal {
 	case r.When == v1alpha1.WhenWindow && !s.Policy.WindowOpen && !s.approved(v1alpha1.ApproveSkipWindow):
 		return &Refusal{Reason: ReasonWaitingForWindow, Message: "waiting for a window; the next opens " + stamp(s.Policy.NextWindow),
 			WouldChange: "kubectl roundhouse approve " + s.Remediation.Spec.Node + " --skip-window"}
+	case s.workUntil() != nil:
+		return nil // the rest of the wait is the drain's.
 	case r.When == v1alpha1.WhenIdle && s.toEmpty() != nil && !s.toEmpty().Idle() && !s.approved(v1alpha1.ApproveSkipIdle):
 		return &Refusal{Reason: ReasonWaitingForIdle, Message: s.idleText(*s.toEmpty()),
 			WouldChange: "the jobs end, or kubectl roundhouse approve " + s.Remediation.Spec.Node + " --skip-idle"}
@@ -220,9 +223,35 @@ func (s *Snapshot) begin(scope drain.Scope, plan drain.Plan) *Decision {
 	}
 	d := move(v1alpha1.PhaseDraining, ReasonDrainStarted, s.drainText(scope, plan))
 	d.Drain = s.drainBegins(scope, plan)
-	until := s.Now.Add(s.drainDeadline())
+	until := s.drainEnds(d.Drain)
 	d.Deadline = &until
 	return d
+}
+
+// workUntil is until when work is left on a node whose rule waits for idle no longer than to a deadline: known from the rule's
+// refillStop before it on, and as long as the drain lasts that began since.
+func (s *Snapshot) workUntil() *metav1.Time {
+	r := s.rule()
+	if r == nil || r.When != v1alpha1.WhenIdle || r.AtDeadline != v1alpha1.DeadlineForce {
+		return nil
+	}
+	switch s.phase() {
+	case v1alpha1.PhasePending:
+		at, from := s.waitDeadline(), time.Duration(0)
+		if r.RefillStop != nil {
+			from = r.RefillStop.Duration
+		}
+		if s.Now.Before(at.Add(-from)) {
+			return nil
+		}
+		return ptr.To(metav1.NewTime(at))
+	case v1alpha1.PhaseDraining:
+		if d := s.status().Drain; d != nil {
+			return d.WorkUntil
+		}
+	default:
+	}
+	return nil
 }
 
 // refills says whether new pods could come to what a drain empties, unless the node is tainted: to the whole node, or to
@@ -234,7 +263,10 @@ func (s *Snapshot) refills(scope drain.Scope) bool {
 // drainBegins is the status of a drain that begins now: pods are asked kindly first.
 func (s *Snapshot) drainBegins(scope drain.Scope, plan drain.Plan) *v1alpha1.DrainStatus {
 	st, now := s.drainStatus(scope, plan), metav1.NewTime(s.Now)
-	st.Since, st.By = &now, ""
+	st.Since, st.By, st.WorkUntil = &now, "", nil
+	if s.refills(scope) && !s.repairNow() && !s.approved(v1alpha1.ApproveSkipIdle) {
+		st.WorkUntil = s.workUntil()
+	}
 	return st
 }
 
@@ -247,7 +279,7 @@ func (s *Snapshot) drainStatus(scope drain.Scope, plan drain.Plan) *v1alpha1.Dra
 	}
 	st.PodsMoved = old.PodsMoved
 	if old.Scope == st.Scope {
-		st.Since, st.By = old.Since, old.By
+		st.Since, st.By, st.WorkUntil = old.Since, old.By, old.WorkUntil
 	}
 	return st
 }

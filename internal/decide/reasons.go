@@ -56,6 +56,8 @@ const (
 	ReasonEvictionBlocked = "EvictionBlocked"
 	// ReasonEvictionStuck: a PodDisruptionBudget refuses for as long as nobody changes something.
 	ReasonEvictionStuck = "EvictionStuck"
+	// ReasonWaitingForWork: what is left on the node would lose work, and may end it, or keep it, for a while.
+	ReasonWaitingForWork = "WaitingForWork"
 	// ReasonGateClosed: another system has not said yet that its work on the node has ended.
 	ReasonGateClosed = "GateClosed"
 	// ReasonEvictionRequested: the responders that pods name have been asked to end them, and have time.

@@ -169,7 +169,24 @@ func (s *Snapshot) nextMeans(next *v1alpha1.DrainEscalation) string {
 	if next.GracePeriod != nil {
 		does += " with at most " + span(next.GracePeriod.Duration) + " to end"
 	}
-	return "; from " + stamp(s.drainSince().Add(next.After.Duration)) + " on those left " + does
+	return "; from " + stamp(s.drainFrom().Add(next.After.Duration)) + " on those left " + does
+}
+
+// sparedText says which pods are left for now, and until when.
+func sparedText(spared []drain.Spared) string {
+	if len(spared) == 0 {
+		return ""
+	}
+	first := &spared[0]
+	text := fmt.Sprintf("; %s/%s is left until %s to end by itself", first.Pod.Namespace, first.Pod.Name, stamp(first.Until))
+	if !first.Kept.IsZero() {
+		text = fmt.Sprintf("; %s/%s is left until %s to keep its work once more, as last at %s", first.Pod.Namespace, first.Pod.Name,
+			stamp(first.Until), stamp(first.Kept))
+	}
+	if len(spared) > 1 {
+		text += fmt.Sprintf(" (and %d more)", len(spared)-1)
+	}
+	return text
 }
 
 func (s *Snapshot) blockersText() string {

@@ -147,6 +147,7 @@ func (c *compiled) checkDurations() {
 	for i := range spec.Rules {
 		path := fmt.Sprintf("spec.rules[%d](%s)", i, spec.Rules[i].Name)
 		c.checkDuration(path+".deadline", spec.Rules[i].Deadline)
+		c.checkDuration(path+".refillStop", spec.Rules[i].RefillStop)
 		for j := range spec.Rules[i].Match.NodeConditions {
 			c.checkDuration(fmt.Sprintf("%s.match.nodeConditions[%d].for", path, j), &spec.Rules[i].Match.NodeConditions[j].For)
 		}
@@ -159,6 +160,7 @@ func (c *compiled) checkDurations() {
 	}
 	if spec.Drain != nil {
 		c.checkDuration("spec.drain.deadline", spec.Drain.Deadline)
+		c.checkDuration("spec.drain.checkpoint", spec.Drain.Checkpoint)
 	}
 	if spec.Verify != nil {
 		c.checkDuration("spec.verify.settle", spec.Verify.Settle)

@@ -90,6 +90,9 @@ func reciteWhen(rule *v1alpha1.Rule) string {
 		return "at once"
 	}
 	if rule.Deadline != nil {
+		if rule.RefillStop != nil {
+			out += "; no new work after " + text.Duration(rule.Deadline.Duration-rule.RefillStop.Duration)
+		}
 		out += "; after " + text.Duration(rule.Deadline.Duration) + " " + atDeadline(rule)
 	}
 	return out
