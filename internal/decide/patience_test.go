@@ -76,6 +76,7 @@ func TestWorkOnABadDeviceIsNotWaitedFor(t *testing.T) {
 	w.pass(time.Minute)
 	w.fault("Xid79", bad)
 	w.run()
+	w.run()
 	if d := w.run(); d.Reason != ReasonWaitingForWork || strings.Join(w.evicted, " ") != "broken never" && strings.Join(w.evicted, " ") != "never broken" {
 		t.Errorf("%s: %s; gone: %v", d.Reason, d.Message, w.evicted)
 	}
