@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
 )
@@ -344,59 +342,6 @@ func (s *Snapshot) means() (drain.Means, *v1alpha1.DrainEscalation) {
 		steps = p.Spec.Drain.Escalate
 	}
 	return drain.MeansAfter(s.Now.Sub(s.drainFrom()), steps)
-}
-
-// drainFrom is when the drain under way began to stop work: its deadline and escalation count from then.
-func (s *Snapshot) drainFrom() time.Time {
-	from := s.drainSince()
-	if until := s.leftUntil(); until.After(from) {
-		return until
-	}
-	return from
-}
-
-// leftUntil is until when the drain under way leaves work to end; no time where it does not, or somebody has said not to wait.
-func (s *Snapshot) leftUntil() time.Time {
-	if d := s.status().Drain; d != nil && d.WorkUntil != nil && !s.repairNow() && !s.approved(v1alpha1.ApproveSkipIdle) {
-		return d.WorkUntil.Time
-	}
-	return time.Time{}
-}
-
-// drainEnds is the deadline of a drain that begins now.
-func (s *Snapshot) drainEnds(st *v1alpha1.DrainStatus) time.Time {
-	from := s.Now
-	if st.WorkUntil != nil && st.WorkUntil.After(from) {
-		from = st.WorkUntil.Time
-	}
-	return from.Add(s.drainDeadline())
-}
-
-// patience is how long the drain under way leaves pods that would lose work. What runs on a bad device is not left there.
-func (s *Snapshot) patience() drain.Patience {
-	p := drain.Patience{Until: s.leftUntil(), From: s.drainFrom()}
-	if policy := s.Policy.Policy; policy != nil && policy.Spec.Drain != nil && policy.Spec.Drain.Checkpoint != nil {
-		p.Checkpoint = policy.Spec.Drain.Checkpoint.Duration
-	}
-	if s.movesDevices() && s.DevicePlan != nil {
-		p.Except = map[types.UID]bool{}
-		for i := range s.DevicePlan.Move {
-			p.Except[s.DevicePlan.Move[i].Pod.UID] = true
-		}
-	}
-	return p
-}
-
-// drainSince is when the drain under way began.
-func (s *Snapshot) drainSince() time.Time {
-	st := s.status()
-	switch {
-	case st.Drain != nil && st.Drain.Since != nil:
-		return st.Drain.Since.Time
-	case st.Since != nil:
-		return st.Since.Time
-	}
-	return s.Now
 }
 
 // drainBy is the means that the drain under way is known to have come to.

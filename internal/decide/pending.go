@@ -5,7 +5,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 	"github.com/roundhouse-dev/roundhouse/internal/drain"
@@ -226,32 +225,6 @@ func (s *Snapshot) begin(scope drain.Scope, plan drain.Plan) *Decision {
 	until := s.drainEnds(d.Drain)
 	d.Deadline = &until
 	return d
-}
-
-// workUntil is until when work is left on a node whose rule waits for idle no longer than to a deadline: known from the rule's
-// refillStop before it on, and as long as the drain lasts that began since.
-func (s *Snapshot) workUntil() *metav1.Time {
-	r := s.rule()
-	if r == nil || r.When != v1alpha1.WhenIdle || r.AtDeadline != v1alpha1.DeadlineForce {
-		return nil
-	}
-	switch s.phase() {
-	case v1alpha1.PhasePending:
-		at, from := s.waitDeadline(), time.Duration(0)
-		if r.RefillStop != nil {
-			from = r.RefillStop.Duration
-		}
-		if s.Now.Before(at.Add(-from)) {
-			return nil
-		}
-		return ptr.To(metav1.NewTime(at))
-	case v1alpha1.PhaseDraining:
-		if d := s.status().Drain; d != nil {
-			return d.WorkUntil
-		}
-	default:
-	}
-	return nil
 }
 
 // refills says whether new pods could come to what a drain empties, unless the node is tainted: to the whole node, or to
