@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
 const (
@@ -238,6 +240,8 @@ func (k *kubelets) make(ctx context.Context, s situation, step step) error {
 		return nil
 	case moveRemove:
 		return k.remove(ctx, s.pod)
+	case moveKeep:
+		return k.keep(ctx, s.pod, s.now)
 	case moveStart:
 		k.give(s.pod)
 		r = &run{boot: s.boot, started: s.now}
@@ -275,6 +279,20 @@ func (k *kubelets) patch(ctx context.Context, pod *corev1.Pod, status corev1.Pod
 	_, err = k.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
 	if err = ignoreGone(err); err != nil {
 		return fmt.Errorf("writing the status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return nil
+}
+
+// keep writes what a program writes into its own pod when it has kept its work.
+func (k *kubelets) keep(ctx context.Context, pod *corev1.Pod, now time.Time) error {
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID,
+		"annotations": map[string]string{v1alpha1.AnnotationCheckpoint: now.UTC().Format(time.RFC3339)}}})
+	if err != nil {
+		return fmt.Errorf("encoding the checkpoint of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	_, err = k.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	if err = ignoreGone(err); err != nil {
+		return fmt.Errorf("writing the checkpoint of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return nil
 }

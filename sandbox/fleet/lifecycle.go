@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
 // run is what the kubelet remembers of a pod that it has started.
@@ -38,6 +40,8 @@ const (
 	moveRestart
 	// moveReport reports that its readiness has changed.
 	moveReport
+	// moveKeep says for its program that it has kept its work.
+	moveKeep
 	// moveSucceed ends it as done.
 	moveSucceed
 	// moveFail ends it as failed.
@@ -113,7 +117,22 @@ func reportOr(s situation, wait time.Duration) step {
 	if isReady(s.pod) != s.ready {
 		return step{move: moveReport}
 	}
-	return step{wait: wait}
+	every, keeps := duration(s.pod, AnnotationKeepsEvery)
+	if !keeps || every == 0 {
+		return step{wait: wait}
+	}
+	last := s.run.started
+	if at, err := time.Parse(time.RFC3339, s.pod.Annotations[v1alpha1.AnnotationCheckpoint]); err == nil && at.After(last) {
+		last = at
+	}
+	left := last.Add(every).Sub(s.now)
+	if left <= 0 {
+		return step{move: moveKeep}
+	}
+	if wait > 0 {
+		left = min(left, wait)
+	}
+	return step{wait: left}
 }
 
 // duration reads an annotation; false where there is none, or none that can be read.

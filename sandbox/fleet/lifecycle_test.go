@@ -7,6 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -72,6 +74,19 @@ func TestWhatAKubeletDoesToAPod(t *testing.T) {
 		"one whose program ends with an error has failed": {
 			pod: podWith(annotated(AnnotationRunFor, "10s"), annotated(AnnotationExitCode, "3")), run: started(10 * time.Second),
 			want: step{move: moveFail, code: 3},
+		},
+		"one whose program keeps its work is looked at when it does": {
+			pod: podWith(annotated(AnnotationKeepsEvery, "10s")), run: started(4 * time.Second), want: step{wait: 6 * time.Second},
+		},
+		"it says that it has kept it": {
+			pod: podWith(annotated(AnnotationKeepsEvery, "10s")), run: started(10 * time.Second), want: step{move: moveKeep},
+		},
+		"and again so long after the last time": {
+			pod: podWith(annotated(AnnotationKeepsEvery, "10s"), annotated(v1alpha1.AnnotationCheckpoint, noon.Add(-3*time.Second).Format(time.RFC3339))),
+			run: started(time.Hour), want: step{wait: 7 * time.Second},
+		},
+		"its end comes first, where it does": {
+			pod: podWith(annotated(AnnotationKeepsEvery, "10s"), annotated(AnnotationRunFor, "6s")), run: started(4 * time.Second), want: step{wait: 2 * time.Second},
 		},
 		"a time that nobody can read is none": {
 			pod: podWith(annotated(AnnotationRunFor, "soon")), run: started(time.Hour),

@@ -40,6 +40,9 @@ const (
 	// AnnotationHangs, set to "true", is a pod whose program does not end when it is killed, as one that waits inside a driver:
 	// it is there until the node reboots or somebody removes it from the API.
 	AnnotationHangs = "sandbox.roundhouse.dev/hangs"
+	// AnnotationKeepsEvery is how often a pod's program keeps its work, a Go duration, and says so by the annotation that Roundhouse
+	// reads; without it, never.
+	AnnotationKeepsEvery = "sandbox.roundhouse.dev/keeps-every"
 	// SystemNamespace is where driver DaemonSets live.
 	SystemNamespace = "gpu-system"
 	// DriverTolerant is the driver DaemonSet that tolerates our taint.
