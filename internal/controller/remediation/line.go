@@ -107,9 +107,9 @@ func (r *Reconciler) pendingBeside(ctx context.Context, node string) bool {
 // place says whether others go before a node that is in the line.
 func (r *Reconciler) place(ctx context.Context, node string, now time.Time) *decide.Refusal {
 	l := &r.line
-	_, known := l.at[node]
+	i, known := l.at[node]
 	age := now.Sub(l.planned)
-	fresh := known && !l.stale && age <= lineMaxAge
+	fresh := known && !l.stale && age <= lineMaxAge && (l.places[i].Now || l.free[node] || !r.hasRoom(ctx, node))
 	switch {
 	case fresh:
 	case age > lineMinAge || len(l.rows) <= lineShort:
@@ -125,13 +125,20 @@ func (r *Reconciler) place(ctx context.Context, node string, now time.Time) *dec
 		return &decide.Refusal{Reason: decide.ReasonNotNext, Message: "others wait for a slot too; its place among them is being found",
 			WouldChange: "its turn comes"}
 	}
-	i, ok := l.at[node]
+	i, known = l.at[node]
 	// Where its budgets have no slot left, they say so themselves, and who is out.
-	if !ok || l.places[i].Now || !l.free[node] {
+	if !known || l.places[i].Now || !l.free[node] {
 		return nil
 	}
 	return &decide.Refusal{Reason: decide.ReasonNotNext, Message: "a slot is left, and others go first: " + order.Explain(l.places, i),
 		WouldChange: "its turn comes, after an hour of waiting at the latest before whatever is cheaper"}
+}
+
+// hasRoom says whether every budget of a node has a slot left by now, where the last planning found none: who asks first after one
+// was freed is not therefore the next.
+func (r *Reconciler) hasRoom(ctx context.Context, node string) bool {
+	of, rooms, err := r.Budgets.Rooms(ctx, []string{node})
+	return err == nil && !slices.ContainsFunc(of[node], func(room string) bool { return rooms[room].Free == 0 })
 }
 
 // put notes that a node asks.

@@ -133,6 +133,28 @@ func TestWhereTheBudgetIsSpentItSaysSo(t *testing.T) {
 	q.want(q.all("a", "b"), "a b")
 }
 
+// A slot that was freed since the line was planned is not for whoever asks first.
+func TestASlotThatIsFreedIsForTheNext(t *testing.T) {
+	q := newQueueing(t, 1, "x")
+	q.plans["a"] = dear(40)
+	q.want(q.all("a", "b"), "a b")
+	q.asks("b") // plans.
+	var budget v1alpha1.NodeDisruptionBudget
+	if err := q.server.Get(t.Context(), client.ObjectKey{Name: "all"}, &budget); err != nil {
+		t.Fatal(err)
+	}
+	budget.Status.Reservations = nil
+	if err := q.server.Status().Update(t.Context(), &budget); err != nil {
+		t.Fatal(err)
+	}
+	if said := q.asks("a"); !strings.HasPrefix(said, "NotNext: a slot is left, and others go first") {
+		t.Errorf("the dear one is told %q", said)
+	}
+	if said := q.asks("b"); said != "now" {
+		t.Errorf("the cheap one is told %q", said)
+	}
+}
+
 func TestANodeThatHasWaitedLongEnoughGoesFirst(t *testing.T) {
 	q := newQueueing(t, 1)
 	q.plans["a"] = dear(4000)
