@@ -128,6 +128,7 @@ type DrainResponders struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.responders) || !has(self.responders.deadline) || duration(self.responders.deadline) < duration(has(self.deadline) ? self.deadline : '1h')",message="responders.deadline must come before the drain's deadline, which is 1h unless drain.deadline says otherwise"
 // +kubebuilder:validation:XValidation:rule="!has(self.escalate) || self.escalate.all(e, duration(e.after) < duration(has(self.deadline) ? self.deadline : '1h'))",message="escalate[].after must come before the drain's deadline, which is 1h unless drain.deadline says otherwise"
 // +kubebuilder:validation:XValidation:rule="!has(self.checkpoint) || duration(self.checkpoint) < duration(has(self.deadline) ? self.deadline : '1h')",message="checkpoint must be shorter than the drain's deadline, which is 1h unless drain.deadline says otherwise"
+// +kubebuilder:validation:XValidation:rule="!has(self.checkpoint) || !has(self.escalate) || self.escalate.all(e, duration(self.checkpoint) < duration(e.after))",message="checkpoint must be shorter than each escalate[].after: who is left to keep its work is asked kindly first"
 type Drain struct {
 	// classes say what stopping a pod costs; the first that matches counts.
 	// +kubebuilder:validation:MaxItems=32

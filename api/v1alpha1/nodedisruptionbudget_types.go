@@ -81,6 +81,10 @@ type Reservation struct {
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	Begun int64 `json:"begun,omitempty"`
+	// token is another for each slot that is taken, so that one that was freed and taken again is not mistaken for the first.
+	// +kubebuilder:validation:MaxLength=16
+	// +optional
+	Token string `json:"token,omitempty"`
 }
 
 // NodeDisruptionBudgetStatus is what is out.

@@ -2,6 +2,7 @@ package budget
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -25,20 +26,27 @@ type batch[T any] struct {
 }
 
 type item[T any] struct {
-	of   T
-	done bool
+	of T
+	// taken says that somebody has begun to work on it, and done that this has ended as it should.
+	taken, done bool
 }
 
+// errCutOff says that the work on a lot did not come to its end: whoever did it has panicked.
+var errCutOff = errors.New("the work was cut off; whether it was done is not known")
+
 // do returns when work has been done on this item, by this call or by another that took it along.
-func (b *batch[T]) do(ctx context.Context, of T, work func(context.Context, []T)) {
+func (b *batch[T]) do(ctx context.Context, of T, work func(context.Context, []T)) error {
 	mine := &item[T]{of: of}
 	b.mu.Lock()
 	b.waiting = append(b.waiting, mine)
 	b.mu.Unlock()
 	b.turn.Lock()
 	defer b.turn.Unlock()
-	if mine.done {
-		return
+	switch {
+	case mine.done:
+		return nil
+	case mine.taken:
+		return errCutOff
 	}
 	b.mu.Lock()
 	lot := b.waiting
@@ -46,6 +54,7 @@ func (b *batch[T]) do(ctx context.Context, of T, work func(context.Context, []T)
 	b.mu.Unlock()
 	all := make([]T, 0, len(lot))
 	for _, i := range lot {
+		i.taken = true
 		all = append(all, i.of)
 	}
 	// The others did not ask for this call's end.
@@ -55,6 +64,7 @@ func (b *batch[T]) do(ctx context.Context, of T, work func(context.Context, []T)
 	for _, i := range lot {
 		i.done = true
 	}
+	return nil
 }
 
 // lists gives the budgets as the API server has them, in one LIST for all who ask at the same time.
@@ -68,15 +78,15 @@ type listing struct {
 // live gives the caller budgets of its own; their reservations are everybody's, and not to be written to.
 func (l *lists) live(ctx context.Context, from client.Reader) ([]v1alpha1.NodeDisruptionBudget, error) {
 	mine := &listing{}
-	l.do(ctx, mine, func(ctx context.Context, all []*listing) {
+	err := l.do(ctx, mine, func(ctx context.Context, all []*listing) {
 		list := &v1alpha1.NodeDisruptionBudgetList{}
 		err := from.List(ctx, list)
 		for _, each := range all {
 			each.budgets, each.err = append(each.budgets, list.Items...), err
 		}
 	})
-	if mine.err != nil {
-		return nil, fmt.Errorf("listing budgets: %w", mine.err)
+	if err = errors.Join(err, mine.err); err != nil {
+		return nil, fmt.Errorf("listing budgets: %w", err)
 	}
 	return mine.budgets, nil
 }
@@ -157,8 +167,8 @@ func (s *swaps) leave(name string, q *queue) {
 func (k *Keeper) swap(ctx context.Context, c *change) error {
 	q := k.swaps.enter(c.seen.Name)
 	defer k.swaps.leave(c.seen.Name, q)
-	q.do(ctx, c, func(ctx context.Context, all []*change) { k.swapAll(ctx, q, all) })
-	return c.err
+	err := q.do(ctx, c, func(ctx context.Context, all []*change) { k.swapAll(ctx, q, all) })
+	return errors.Join(err, c.err)
 }
 
 func (k *Keeper) swapAll(ctx context.Context, q *queue, all []*change) {
@@ -183,6 +193,13 @@ func (k *Keeper) swapAll(ctx context.Context, q *queue, all []*change) {
 		case apierrors.IsConflict(err):
 			current = k.current(ctx, current, all)
 			continue
+		case apierrors.IsInvalid(err) && len(all) > 1: // one of them is what the server does not take.
+			for _, c := range all {
+				if !c.ended {
+					k.swapAll(ctx, q, []*change{c})
+				}
+			}
+			return
 		}
 		endAll(all, err, nil)
 		return

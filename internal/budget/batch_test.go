@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
+	"github.com/roundhouse-dev/roundhouse/internal/claim"
 )
 
 // crowd is an API with so many nodes under one budget, which counts the swaps that are tried and those that are lost.
@@ -169,6 +171,14 @@ func TestWhoAsksAtTheSameTimeSharesASwap(t *testing.T) {
 	}
 }
 
+// adds is a change that adds a slot.
+func adds(name string) func(context.Context, *v1alpha1.NodeDisruptionBudget) (bool, error) {
+	return func(_ context.Context, current *v1alpha1.NodeDisruptionBudget) (bool, error) {
+		current.Status.Reservations = append(current.Status.Reservations, v1alpha1.Reservation{Node: name})
+		return true, nil
+	}
+}
+
 // One that ends does not take along the others of its lot.
 func TestOneThatFailsDoesNotFailItsLot(t *testing.T) {
 	c := newCrowd(t, 3, 3)
@@ -180,18 +190,12 @@ func TestOneThatFailsDoesNotFailItsLot(t *testing.T) {
 	boom := errors.New("boom")
 	other := b.DeepCopy()
 	other.Generation++
-	add := func(name string) func(context.Context, *v1alpha1.NodeDisruptionBudget) (bool, error) {
-		return func(_ context.Context, current *v1alpha1.NodeDisruptionBudget) (bool, error) {
-			current.Status.Reservations = append(current.Status.Reservations, v1alpha1.Reservation{Node: name})
-			return true, nil
-		}
-	}
 	lot := []*change{
 		{seen: &b, apply: func(context.Context, *v1alpha1.NodeDisruptionBudget) (bool, error) { return false, boom }},
-		{seen: &b, apply: add("a")},
-		{seen: other, apply: add("never")},
+		{seen: &b, apply: adds("a")},
+		{seen: other, apply: adds("never")},
 		{seen: &b, apply: func(context.Context, *v1alpha1.NodeDisruptionBudget) (bool, error) { return false, nil }},
-		{seen: &b, apply: add("b")},
+		{seen: &b, apply: adds("b")},
 	}
 	k.swapAll(t.Context(), &queue{}, lot)
 	for i, want := range []error{boom, nil, errMoved, nil, nil} {
@@ -207,12 +211,148 @@ func TestOneThatFailsDoesNotFailItsLot(t *testing.T) {
 	}
 }
 
+// A slot may be freed, taken again and begun as often, all within a second, between the look of one who frees it and its swap.
+func TestASlotThatIsTakenAgainIsNotTheOneThatWasLookedAt(t *testing.T) {
+	node := newNode("n", nil)
+	rem := newRemediation(node)
+	api := newAPI(t, newBudget("fleet", intstr.FromInt32(1)), node, rem)
+	now := start
+	clockAt := func() time.Time { return now }
+	b := NewKeeper(Options{Client: api, Live: api, Now: clockAt})
+	ctx := t.Context()
+	live := func() (*corev1.Node, *v1alpha1.Remediation) {
+		n, r := &corev1.Node{}, &v1alpha1.Remediation{}
+		if err := errors.Join(api.Get(ctx, client.ObjectKey{Name: "n"}, n), api.Get(ctx, client.ObjectKey{Name: rem.Name}, r)); err != nil {
+			t.Fatal(err)
+		}
+		return n, r
+	}
+	begin := func() {
+		n, r := live()
+		if v, err := b.Reserve(ctx, n, r, 8); err != nil || !v.Granted {
+			t.Fatal(v, err)
+		}
+		c, err := claim.Put(n, r.Name, r.UID, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err = claim.Patch(ctx, api, n, c); err != nil {
+			t.Fatal(err)
+		}
+		if held, err := b.Begin(ctx, n, r); err != nil || !held {
+			t.Fatal(held, err)
+		}
+		r.Status.Phase = v1alpha1.PhaseDraining
+		if err := api.Status().Update(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	back := func() {
+		n, r := live()
+		if _, err := claim.Patch(ctx, api, n, claim.TakeOff(n, r.Name, r.UID)); err != nil {
+			t.Fatal(err)
+		}
+		r.Status.Phase = v1alpha1.PhasePending
+		if err := api.Status().Update(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin()
+	back() // a gate closed; the slot is to be freed.
+	once := false
+	frozen := interceptor.NewClient(api, interceptor.Funcs{
+		SubResourceUpdate: func(ctx context.Context, c client.Client, _ string, obj client.Object, opts ...client.SubResourceUpdateOption) error {
+			if !once {
+				once = true
+				// Meanwhile the other frees it, and begins anew, all within the second.
+				_, r := live()
+				if err := b.Release(ctx, r, Fresh{}); err != nil {
+					t.Fatal(err)
+				}
+				now = now.Add(300 * time.Millisecond)
+				begin()
+			}
+			return c.Status().Update(ctx, obj, opts...)
+		}})
+	a := NewKeeper(Options{Client: frozen, Live: api, Now: clockAt})
+	_, r := live()
+	if err := a.Release(ctx, r, Fresh{}); !errors.Is(err, ErrActing) {
+		t.Errorf("release by the frozen one: %v", err)
+	}
+	n, r := live()
+	var bud v1alpha1.NodeDisruptionBudget
+	if err := api.Get(ctx, client.ObjectKey{Name: "fleet"}, &bud); err != nil {
+		t.Fatal(err)
+	}
+	_, _, claimed := claim.Ours(n)
+	if !r.Status.Phase.Acting() || !claimed || len(bud.Status.Reservations) != 1 {
+		t.Errorf("phase %s, claim %v, %d slots", r.Status.Phase, claimed, len(bud.Status.Reservations))
+	}
+}
+
+// What the server does not take of one is not refused to the others of its lot.
+func TestOneThatTheServerRefusesDoesNotFailItsLot(t *testing.T) {
+	c := newCrowd(t, 3, 3)
+	k := NewKeeper(Options{Now: func() time.Time { return start }, Live: c.WithWatch, Client: interceptor.NewClient(c.WithWatch, interceptor.Funcs{
+		SubResourceUpdate: func(ctx context.Context, a client.Client, _ string, obj client.Object, opts ...client.SubResourceUpdateOption) error {
+			if b, ok := obj.(*v1alpha1.NodeDisruptionBudget); ok && slices.ContainsFunc(b.Status.Reservations, func(r v1alpha1.Reservation) bool { return r.Node == "bad" }) {
+				return apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("NodeDisruptionBudget").GroupKind(), b.Name, nil)
+			}
+			return a.Status().Update(ctx, obj, opts...)
+		}})})
+	var b v1alpha1.NodeDisruptionBudget
+	if err := c.Get(t.Context(), client.ObjectKey{Name: "fleet"}, &b); err != nil {
+		t.Fatal(err)
+	}
+	var lot []*change
+	for _, name := range []string{"a", "bad", "b"} {
+		lot = append(lot, &change{seen: &b, apply: adds(name)})
+	}
+	k.swapAll(t.Context(), &queue{}, lot)
+	if lot[0].err != nil || !apierrors.IsInvalid(lot[1].err) || lot[2].err != nil {
+		t.Errorf("%v, %v, %v", lot[0].err, lot[1].err, lot[2].err)
+	}
+	if slots := c.slots(t); len(slots) != 2 || slots["a"].Node == "" || slots["b"].Node == "" {
+		t.Errorf("%v", slots)
+	}
+}
+
+// Whoever works may panic, which controller-runtime recovers from: nobody of its lot may take that for done.
+func TestALotThatIsCutOffIsNotDone(t *testing.T) {
+	var b batch[int]
+	begun, all := make(chan bool), make(chan bool)
+	errs := make(chan error, 2)
+	go func() { // the first is alone, and lets the others gather.
+		errs <- b.do(t.Context(), 0, func(context.Context, []int) { close(begun); <-all })
+	}()
+	<-begun
+	for i := range 2 {
+		go func() {
+			defer func() {
+				if p := recover(); p != nil && p != "boom" {
+					panic(p)
+				}
+			}()
+			errs <- b.do(t.Context(), i, func(context.Context, []int) { panic("boom") })
+		}()
+	}
+	for waiting := 0; waiting < 2; time.Sleep(time.Millisecond) {
+		b.mu.Lock()
+		waiting = len(b.waiting)
+		b.mu.Unlock()
+	}
+	close(all)
+	if first, second := <-errs, <-errs; first != nil || !errors.Is(second, errCutOff) {
+		t.Errorf("%v, %v", first, second)
+	}
+}
+
 // Whoever gives up, another's change is made: the one who works is not the only one who asked.
 func TestALotOutlivesWhoBeganIt(t *testing.T) {
 	var b batch[int]
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	b.do(ctx, 1, func(ctx context.Context, all []int) {
+	err := b.do(ctx, 1, func(ctx context.Context, _ []int) {
 		if ctx.Err() != nil {
 			t.Error("the work is cut off with its caller")
 		}
@@ -220,4 +360,7 @@ func TestALotOutlivesWhoBeganIt(t *testing.T) {
 			t.Error("the work has no deadline")
 		}
 	})
+	if err != nil {
+		t.Error(err)
+	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -191,9 +193,12 @@ func (k *Keeper) reservation(budget *v1alpha1.NodeDisruptionBudget, r request) v
 	return v1alpha1.Reservation{
 		Node: r.node.Name, NodeUID: string(r.node.UID),
 		Remediation: r.remediation.Name, RemediationUID: string(r.remediation.UID),
-		Domain: domainOf(budget, r.node), Devices: r.devices, Since: metav1.NewTime(k.options.Now()),
+		Domain: domainOf(budget, r.node), Devices: r.devices, Since: metav1.NewTime(k.options.Now()), Token: newToken(),
 	}
 }
+
+// newToken is one that no other slot has: times are written to the second, and counts begin anew.
+func newToken() string { return strconv.FormatUint(rand.Uint64(), 36) }
 
 // giveBack frees, in reverse, what this asking took, and what an earlier one that was cut off had left. While the
 // Remediation acts, what it held before stays: a budget that appeared since does not take away the others.

@@ -19,6 +19,9 @@ const (
 	// pageSize is how many Nodes one request of a live LIST asks for, maxPages how many pages there can be.
 	pageSize = 1000
 	maxPages = 1000
+	// maxName and maxUID are bounds of the schema.
+	maxName = 253
+	maxUID  = 64
 )
 
 func byName(a, b *v1alpha1.NodeDisruptionBudget) int { return cmp.Compare(a.Name, b.Name) }
@@ -59,14 +62,17 @@ func (k *Keeper) rebuild(ctx context.Context, budget *v1alpha1.NodeDisruptionBud
 		if len(budget.Status.Reservations) == maxReservations {
 			break // decide counts the other claims by their Nodes, and grants nothing while the list is full.
 		}
+		name, uid, _ := claim.Ours(node)
+		if len(name) > maxName || len(uid) > maxUID {
+			continue // no Remediation has such a name, and the schema no room for it; decide counts the node as it does others' claims.
+		}
 		devices, err := k.devicesOn(ctx, node.Name)
 		if err != nil {
 			return false, fmt.Errorf("rebuilding budget %s: %w", budget.Name, err)
 		}
-		name, uid, _ := claim.Ours(node)
 		budget.Status.Reservations = append(budget.Status.Reservations, v1alpha1.Reservation{
 			Node: node.Name, NodeUID: string(node.UID), Remediation: name, RemediationUID: string(uid),
-			Domain: domainOf(budget, node), Devices: devices, Since: metav1.NewTime(k.options.Now()),
+			Domain: domainOf(budget, node), Devices: devices, Since: metav1.NewTime(k.options.Now()), Token: newToken(),
 		})
 	}
 	budget.Status.RebuiltFor = string(budget.UID)
