@@ -146,6 +146,7 @@ func (s *Snapshot) repair(r rung) *Decision {
 		d.Message += " (" + r.skipped + ")"
 	}
 	d.Drain = s.drainStatus(s.scope(), drain.Plan{})
+	d.Drain.WorkUntil = nil
 	d.Evidence = true
 	d.Deadline = &until.Time
 	d.Step = &v1alpha1.Step{Rung: r.Name, Index: r.index, Attempt: r.attempt, Deadline: &until,

@@ -109,12 +109,44 @@ func (s *Snapshot) drainFrom() time.Time {
 	return from
 }
 
-// leftUntil is until when the drain under way leaves work to end; no time where it does not, or somebody has said not to wait.
+// leftUntil is until when the drain under way leaves work to end; no time where it does not.
 func (s *Snapshot) leftUntil() time.Time {
-	if d := s.status().Drain; d != nil && d.WorkUntil != nil && !s.repairNow() && !s.approved(v1alpha1.ApproveSkipIdle) {
+	if d := s.status().Drain; d != nil && d.WorkUntil != nil {
 		return d.WorkUntil.Time
 	}
 	return time.Time{}
+}
+
+// unwaited ends a drain's patience before its time, and writes that down: pods are asked kindly from then on, and for as long as any.
+// Where the rule no longer stops work when that time is over, the drain has no business on the node before it.
+func unwaited(s *Snapshot) *Decision {
+	if !s.Now.Before(s.leftUntil()) {
+		return nil
+	}
+	switch {
+	case s.approved(v1alpha1.ApproveSkipIdle), s.repairNow():
+		d := wait(v1alpha1.PhaseDraining, time.Millisecond, ReasonDrainStarted, "work is waited for no longer: idle is skipped, or too few devices are good", PodsEnd)
+		now := metav1.NewTime(s.Now)
+		d.Drain = s.status().Drain.DeepCopy()
+		d.Drain.WorkUntil = &now
+		until := s.drainEnds(d.Drain)
+		d.Deadline = &until
+		return d
+	case s.workUntil() == nil:
+		d := move(v1alpha1.PhasePending, ReasonWaitingForIdle, "the rule no longer begins by force when its wait is over")
+		d.Do, d.Drain = Unclaim, s.unhurried()
+		return d
+	}
+	return nil
+}
+
+// unhurried is the status of the drain without the time until which it leaves work: what comes next has another.
+func (s *Snapshot) unhurried() *v1alpha1.DrainStatus {
+	d := s.status().Drain.DeepCopy()
+	if d != nil {
+		d.WorkUntil = nil
+	}
+	return d
 }
 
 // drainEnds is the deadline of a drain that begins now.
@@ -153,16 +185,24 @@ func (s *Snapshot) drainSince() time.Time {
 	return s.Now
 }
 
-// workUntil is until when work is left on a node whose rule waits for idle no longer than to a deadline: known from the rule's
-// refillStop before it on, and as long as the drain lasts that began since.
+// forcedAt is when a wait ends by force: when it would have before something else kept the node from its drain for a while.
+func (s *Snapshot) forcedAt() time.Time {
+	if at := s.leftUntil(); !at.IsZero() {
+		return at
+	}
+	return s.waitDeadline()
+}
+
+// workUntil is when a wait ends by force, from which on work is stopped: known from the rule's refillStop before it on, and as long
+// as the drain lasts that began since.
 func (s *Snapshot) workUntil() *metav1.Time {
 	r := s.rule()
-	if r == nil || r.When != v1alpha1.WhenIdle || r.AtDeadline != v1alpha1.DeadlineForce {
+	if r == nil || r.When == "" || r.When == v1alpha1.WhenNow || r.AtDeadline != v1alpha1.DeadlineForce {
 		return nil
 	}
 	switch s.phase() {
 	case v1alpha1.PhasePending:
-		at, from := s.waitDeadline(), time.Duration(0)
+		at, from := s.forcedAt(), time.Duration(0)
 		if r.RefillStop != nil {
 			from = r.RefillStop.Duration
 		}

@@ -161,15 +161,11 @@ func (s *Snapshot) closed() *Refusal {
 	switch {
 	case r == nil || r.When == "" || r.When == v1alpha1.WhenNow || s.repairNow():
 		return nil
-	case s.untouching():
-		return nil
-	case r.AtDeadline == v1alpha1.DeadlineForce && !s.Now.Before(s.waitDeadline()):
+	case s.untouching(), s.workUntil() != nil: // the rest of a wait that ends by force is the drain's.
 		return nil
 	case r.When == v1alpha1.WhenWindow && !s.Policy.WindowOpen && !s.approved(v1alpha1.ApproveSkipWindow):
 		return &Refusal{Reason: ReasonWaitingForWindow, Message: "waiting for a window; the next opens " + stamp(s.Policy.NextWindow),
 			WouldChange: "kubectl roundhouse approve " + s.Remediation.Spec.Node + " --skip-window"}
-	case s.workUntil() != nil:
-		return nil // the rest of the wait is the drain's.
 	case r.When == v1alpha1.WhenIdle && s.toEmpty() != nil && !s.toEmpty().Idle() && !s.approved(v1alpha1.ApproveSkipIdle):
 		return &Refusal{Reason: ReasonWaitingForIdle, Message: s.idleText(*s.toEmpty()),
 			WouldChange: "the jobs end, or kubectl roundhouse approve " + s.Remediation.Spec.Node + " --skip-idle"}
@@ -237,7 +233,7 @@ func (s *Snapshot) refills(scope drain.Scope) bool {
 func (s *Snapshot) drainBegins(scope drain.Scope, plan drain.Plan) *v1alpha1.DrainStatus {
 	st, now := s.drainStatus(scope, plan), metav1.NewTime(s.Now)
 	st.Since, st.By, st.WorkUntil = &now, "", nil
-	if s.refills(scope) && !s.repairNow() && !s.approved(v1alpha1.ApproveSkipIdle) {
+	if !s.repairNow() && !s.approved(v1alpha1.ApproveSkipIdle) {
 		st.WorkUntil = s.workUntil()
 	}
 	return st

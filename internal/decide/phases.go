@@ -37,7 +37,7 @@ func rulesOf(phase v1alpha1.Phase) []rule {
 		return []rule{nodeGone, cancelled, cleared, policyMovedOn, lowered, join, widerThanNeeded, quarantine, untaint, letGo, raised, watchOn}
 	case v1alpha1.PhaseDraining:
 		return []rule{
-			nodeGone, cancelled, cleared, policyMovedOn, stopped, unheld, join, widerThanNeeded, quarantine, drainTooLong, evict, drained,
+			nodeGone, cancelled, cleared, policyMovedOn, stopped, unheld, join, widerThanNeeded, quarantine, unwaited, drainTooLong, evict, drained,
 		}
 	case v1alpha1.PhaseRepairing:
 		return []rule{nodeGone, rebooted, remedyEnded, actionEnded, actionTooLong, cancelledMidRepair, stoppedMidRepair, unheldMidRepair, outgrown, keepOutMeanwhile, ask, running}

@@ -225,7 +225,7 @@ func retryApproved(s *Snapshot) *Decision {
 		used := s.status().Restart != nil && !a.Until.After(s.status().Restart.ApprovedUntil.Time)
 		if a.What == v1alpha1.ApproveRetry && s.Now.Before(a.Until.Time) && !used {
 			d := move(v1alpha1.PhasePending, ReasonRetryApproved, "retry approved by "+a.By)
-			d.Restart = &v1alpha1.Restart{At: metav1.NewTime(s.Now), ApprovedUntil: a.Until}
+			d.Restart, d.Drain = &v1alpha1.Restart{At: metav1.NewTime(s.Now), ApprovedUntil: a.Until}, s.unhurried()
 			return d
 		}
 	}

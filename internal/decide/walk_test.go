@@ -63,6 +63,28 @@ var events = []func(*world, *rand.Rand){
 			w.rem.Spec.Approvals = []v1alpha1.Approval{{What: v1alpha1.ApproveRetry, By: "y.sato", Until: metav1.NewTime(w.now.Add(time.Hour))}}
 		}
 	},
+	func(w *world, r *rand.Rand) {
+		rule := &w.policy.Spec.Rules[1]
+		rule.AtDeadline, rule.RefillStop = v1alpha1.DeadlineEscalate, nil
+		if r.IntN(3) > 0 {
+			rule.AtDeadline, rule.RefillStop = v1alpha1.DeadlineForce, &metav1.Duration{Duration: time.Duration(r.IntN(12)) * time.Hour}
+		}
+	},
+	func(w *world, r *rand.Rand) {
+		if w.policy.Spec.Drain = nil; r.IntN(3) > 0 {
+			w.policy.Spec.Drain = &v1alpha1.Drain{Checkpoint: &metav1.Duration{Duration: time.Duration(r.IntN(60)) * time.Minute}}
+		}
+	},
+	func(w *world, r *rand.Rand) {
+		if len(w.pods) > 0 {
+			w.keeps(w.pods[r.IntN(len(w.pods))].Name)
+		}
+	},
+	func(w *world, _ *rand.Rand) {
+		if w.rem != nil {
+			w.skipIdle(time.Hour)
+		}
+	},
 }
 
 // answer is what the agent says of what it was asked.

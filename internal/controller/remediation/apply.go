@@ -40,8 +40,12 @@ func (r *Reconciler) apply(ctx context.Context, w *work, s *decide.Snapshot, d d
 		return r.record(ctx, w, s)
 	default:
 	}
-	if err := r.mayBegin(ctx, w, d); err != nil {
+	back, err := r.mayBegin(ctx, w, d)
+	if err != nil {
 		return 0, err
+	}
+	if back != nil {
+		d = *back
 	}
 	st := w.rem.Status.DeepCopy()
 	if err := r.act(ctx, w, s, &d, st); err != nil {
@@ -95,29 +99,36 @@ func (r *Reconciler) act(ctx context.Context, w *work, s *decide.Snapshot, d *de
 	}
 }
 
-// mayBegin fails where an incident would begin to act whose slot is gone. A budget that somebody has re-created since the slot was
-// taken gives slots anew by the claims that it finds: the slot is only sure when it is looked for after the claim was put on.
+// mayBegin gives another decision where an incident would begin to act whose slot is gone. A budget that somebody has re-created since
+// the slot was taken gives slots anew by the claims that it finds: the slot is only sure when it is looked for after the claim was put
+// on. The claim goes before a slot is asked for again, so that no budget that is re-created once more takes it for one that acts.
 //
 // Nor may a relapse be believed that only a cache shows: it may be what was repaired, as it was before.
-func (r *Reconciler) mayBegin(ctx context.Context, w *work, d decide.Decision) error {
+func (r *Reconciler) mayBegin(ctx context.Context, w *work, d decide.Decision) (*decide.Decision, error) {
 	if w.rem.Status.Phase == v1alpha1.PhaseProbation && d.Phase == v1alpha1.PhasePending && !w.healthLive {
 		if err := r.seeLive(ctx, w); err != nil {
-			return err
+			return nil, err
 		}
-		return fmt.Errorf("%w: a relapse is looked at live", errDecideAgain)
+		return nil, fmt.Errorf("%w: a relapse is looked at live", errDecideAgain)
 	}
 	if w.rem.Status.Phase.Acting() || !d.Phase.Acting() {
-		return nil
+		return nil, nil
 	}
 	held, err := r.Budgets.Begin(ctx, w.node, w.rem)
 	if err != nil {
-		return fmt.Errorf("making sure of the budget slot: %w", err)
+		return nil, fmt.Errorf("making sure of the budget slot: %w", err)
 	}
-	if !held {
-		w.slotHeld = ptr.To(false) // to be taken anew.
-		return fmt.Errorf("%w: the budget slot is gone", errDecideAgain)
+	if held {
+		return nil, nil
 	}
-	return nil
+	w.slotHeld = ptr.To(false) // to be taken anew.
+	st := &w.rem.Status
+	back := &decide.Decision{Do: decide.Unclaim, Phase: st.Phase, Rule: st.Rule, Reason: st.Reason, Message: st.Message, WouldChange: st.WouldChange}
+	if st.Phase == "" || st.Phase == v1alpha1.PhasePending {
+		back.Phase, back.Rule, back.Reason = v1alpha1.PhasePending, d.Rule, decide.ReasonReleased
+		back.Message, back.WouldChange = "the budget slot is gone, and is asked for again", ""
+	}
+	return back, nil
 }
 
 // mayEnd fails where an incident would end on a Node that is not as it is now: what a Reconcile that was cut off has put
