@@ -52,4 +52,11 @@ const (
 
 	// ImplicitBudget is the name of the budget that the controller keeps for nodes that no other budget selects.
 	ImplicitBudget = "implicit"
+
+	// ControlPlaneBudget is the name of the budget that the controller makes for nodes with LabelControlPlane, of one node, beside
+	// the others that select them. It is an administrator's to change.
+	ControlPlaneBudget = "control-plane"
+	// LabelControlPlane is on the nodes that run the cluster's control plane
+	// (https://kubernetes.io/docs/reference/labels-annotations-taints/#node-role-kubernetes-io-control-plane).
+	LabelControlPlane = "node-role.kubernetes.io/control-plane"
 )

@@ -2,7 +2,8 @@
 //
 // A slot is an entry in a budget's status. It is taken by compare-and-swap on the live object, of every budget that
 // selects the node, in the order of their names, so that no interleaving of two controllers, restarts or stale caches
-// takes one beyond a budget. Slots that are asked for at the same time are taken, begun and freed in one swap. A node that no budget selects falls under the budget "implicit", which allows one.
+// takes one beyond a budget. Slots that are asked for at the same time are taken, begun and freed in one swap. A node that no budget selects falls under the budget "implicit", which allows one, and
+// nodes of the control plane under "control-plane" too, which allows one as well unless an administrator changes it.
 package budget
 
 import (

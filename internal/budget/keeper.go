@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
@@ -139,11 +138,11 @@ func (k *Keeper) reserveLive(ctx context.Context, r request, seen *view) (Verdic
 	if verdict, broken := all.unreadable(); broken {
 		return verdict, k.giveBack(ctx, selecting, nil, r)
 	}
-	if len(selecting) == 0 {
-		if all.implicit, err = k.createImplicit(ctx); err != nil {
+	if missing := all.missing(r.node); missing != nil {
+		if err := k.create(ctx, missing); err != nil {
 			return Verdict{}, err
 		}
-		selecting = all.selecting(r.node.Labels)
+		return Verdict{}, errMoved // with it among them.
 	}
 	var taken []*v1alpha1.NodeDisruptionBudget
 	for _, budget := range selecting {
@@ -223,21 +222,12 @@ func (k *Keeper) giveBack(ctx context.Context, selecting, taken []*v1alpha1.Node
 	return errors.Join(errs...)
 }
 
-// createImplicit creates the budget for nodes that no other selects: one at a time, in the whole cluster.
-func (k *Keeper) createImplicit(ctx context.Context) (*v1alpha1.NodeDisruptionBudget, error) {
-	one := intstr.FromInt32(1)
-	budget := &v1alpha1.NodeDisruptionBudget{
-		ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.ImplicitBudget},
-		Spec:       v1alpha1.NodeDisruptionBudgetSpec{MaxUnavailable: &one},
+// create creates a budget that nobody else has made meanwhile.
+func (k *Keeper) create(ctx context.Context, budget *v1alpha1.NodeDisruptionBudget) error {
+	if err := k.options.Client.Create(ctx, budget); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("creating budget %s: %w", budget.Name, err)
 	}
-	err := k.options.Client.Create(ctx, budget)
-	if apierrors.IsAlreadyExists(err) {
-		err = k.options.Live.Get(ctx, client.ObjectKeyFromObject(budget), budget)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("creating budget %s: %w", v1alpha1.ImplicitBudget, err)
-	}
-	return budget, nil
+	return nil
 }
 
 func (k *Keeper) liveGuards(ctx context.Context) (guards, error) {

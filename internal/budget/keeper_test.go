@@ -175,6 +175,39 @@ func TestANodeThatNoBudgetSelectsFallsUnderTheImplicitOne(t *testing.T) {
 	}
 }
 
+func TestNodesOfTheControlPlaneGoOneAtATime(t *testing.T) {
+	role := map[string]string{"pool": "gpu", v1alpha1.LabelControlPlane: ""}
+	a, b, worker := newNode("a", role), newNode("b", role), newNode("c", pool)
+	tr := newTraced(t, a, b, worker, newRemediation(a), newRemediation(b), newRemediation(worker), newBudget("pool", intstr.FromInt32(3), selectingPool))
+	keeper := tr.keeper()
+	if verdict, err := keeper.Reserve(t.Context(), a, newRemediation(a), 8); err != nil || !verdict.Granted {
+		t.Fatalf("got %+v, %v; want a grant", verdict, err)
+	}
+	verdict, err := keeper.Reserve(t.Context(), b, newRemediation(b), 8)
+	if err != nil || verdict.Granted || verdict.Budget != v1alpha1.ControlPlaneBudget {
+		t.Errorf("got %+v, %v; want a refusal of the control plane's budget", verdict, err)
+	}
+	if verdict, err := keeper.Reserve(t.Context(), worker, newRemediation(worker), 8); err != nil || !verdict.Granted {
+		t.Errorf("got %+v, %v; the worker is none of the control plane's", verdict, err)
+	}
+	want := []string{"create control-plane", "update status control-plane", "update status pool", "update status pool"}
+	if diff := cmp.Diff(want, tr.writes); diff != "" {
+		t.Errorf("writes (-want +got):\n%s", diff)
+	}
+}
+
+// An administrator who has changed it meant it.
+func TestTheControlPlanesBudgetIsAnAdministrators(t *testing.T) {
+	role := map[string]string{v1alpha1.LabelControlPlane: ""}
+	a, b := newNode("a", role), newNode("b", role)
+	tr := newTraced(t, a, b, newRemediation(a), newRemediation(b), newBudget(v1alpha1.ControlPlaneBudget, intstr.FromInt32(2)))
+	for _, node := range []*corev1.Node{a, b} {
+		if verdict, err := tr.keeper().Reserve(t.Context(), node, newRemediation(node), 8); err != nil || !verdict.Granted {
+			t.Errorf("%s: got %+v, %v; want a grant", node.Name, verdict, err)
+		}
+	}
+}
+
 func TestASelectorThatCannotBeReadGuardsEveryNode(t *testing.T) {
 	node := newNode("a", nil)
 	tr := newTraced(t, node, newBudget("odd", intstr.FromInt32(100), badSelector))

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/roundhouse-dev/roundhouse/api/v1alpha1"
 )
@@ -56,6 +57,24 @@ func (g guards) selecting(nodeLabels map[string]string) []*v1alpha1.NodeDisrupti
 		selecting = append(selecting, g.implicit)
 	}
 	return selecting
+}
+
+// missing is a budget that a node falls under and that is not there: of control-plane nodes one at a time, whatever other budgets
+// allow, and of those that none selects one in the whole cluster.
+func (g guards) missing(node *corev1.Node) *v1alpha1.NodeDisruptionBudget {
+	one := intstr.FromInt32(1)
+	budget := &v1alpha1.NodeDisruptionBudget{Spec: v1alpha1.NodeDisruptionBudgetSpec{MaxUnavailable: &one}}
+	_, controlPlane := node.Labels[v1alpha1.LabelControlPlane]
+	switch {
+	case controlPlane && !slices.ContainsFunc(g.named, func(named guard) bool { return named.budget.Name == v1alpha1.ControlPlaneBudget }):
+		budget.Name = v1alpha1.ControlPlaneBudget
+		budget.Spec.NodeSelector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: v1alpha1.LabelControlPlane, Operator: metav1.LabelSelectorOpExists}}
+	case len(g.selecting(node.Labels)) == 0:
+		budget.Name = v1alpha1.ImplicitBudget
+	default:
+		return nil
+	}
+	return budget
 }
 
 // selects says whether the budget of this name selects a node with these labels.
